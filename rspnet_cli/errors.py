@@ -1,0 +1,42 @@
+"""What can go wrong, as sentences for users: what, where, what to do. Each kind knows its exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class RspnetError(Exception):
+    """Something failed (exit code 1). The message is one sentence for the user; no traceback is shown."""
+
+    exit_code = 1
+
+
+class InputError(RspnetError):
+    """A wrong argument, setting, file or manifest (exit code 2)."""
+
+    exit_code = 2
+
+
+class BusyError(RspnetError):
+    """Another run holds the stage's folder (exit code 1)."""
+
+
+class DiskFullError(RspnetError):
+    """No space is left (exit code 1). Earlier artifacts are untouched; the same command continues once there is room."""
+
+    def __init__(self, path: Path, needed_bytes: int | None, free_bytes: int | None) -> None:
+        needed = "more room" if needed_bytes is None else f"{needed_bytes:,} bytes"
+        free = "" if free_bytes is None else f", and {free_bytes:,} bytes are free there"
+        super().__init__(
+            f"The disk is full: {path} needs {needed}{free}. Make room and type the same command again; it continues where it stopped."
+        )
+        self.path = path
+        self.needed_bytes = needed_bytes
+        self.free_bytes = free_bytes
+
+    def __reduce__(self) -> tuple[type[DiskFullError], tuple[Path, int | None, int | None]]:
+        return type(self), (self.path, self.needed_bytes, self.free_bytes)
+
+
+class Terminated(BaseException):  # noqa: N818 (like KeyboardInterrupt, it is a request and no error)
+    """SIGTERM arrived: unwind, keep the state, exit with 143. Not an Exception, so that nothing swallows it."""

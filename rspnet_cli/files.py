@@ -1,0 +1,107 @@
+"""Files that are whole or not there: atomic writes, hashes, and the canonical JSON that digests are taken over."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rspnet_cli.errors import DiskFullError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an exception says that a disk or a quota is full (libraries raise it as different classes)."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    # safetensors' Rust side has an exception of its own; the operating system's words are in its text.
+    return type(error).__name__ == "SafetensorError" and "os error 28" in str(error)
+
+
+def disk_full(path: Path, needed_bytes: int | None = None) -> DiskFullError:
+    """The error for a full disk at `path`, with what is free there as far as it can be known."""
+    folder = path
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    free: int | None = None
+    with suppress(OSError):
+        free = shutil.disk_usage(folder).free
+    return DiskFullError(path, needed_bytes, free)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder; when the block ends well its content is fsynced and becomes `path`.
+
+    The name is short, not derived from `path`, so that it fits where `path` fits; the ending is kept, because libraries
+    choose a format by it. On any error the temporary file is removed. Raises DiskFullError when there is no room.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".tmp-{os.getpid()}-{os.urandom(4).hex()}{path.suffix}"
+    try:
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+        fsync_folder(path.parent)
+    except BaseException as error:
+        needed: int | None = None
+        with suppress(OSError):
+            needed = temporary.stat().st_size
+        with suppress(OSError):
+            temporary.unlink()
+        if is_disk_full(error):
+            raise disk_full(path, needed) from error
+        raise
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a small file whole or not at all. Text is UTF-8 with `\\n` line ends on every system."""
+    data = content.encode("utf-8", errors="surrogateescape") if isinstance(content, str) else content
+    with atomic_path(path) as temporary:
+        try:
+            temporary.write_bytes(data)
+        except OSError as error:
+            if is_disk_full(error):
+                raise disk_full(path, len(data)) from error
+            raise
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames in a folder durable, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's content, read in pieces."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_of_folder(folder: Path) -> tuple[int, str]:
+    """(bytes, sha256) of a folder that counts as one artifact: the hash is over its sorted lines `sha256 name`."""
+    files = sorted(item for item in folder.iterdir() if item.is_file())
+    lines = "".join(f"{sha256_of(item)} {item.name}\n" for item in files)
+    return sum(item.stat().st_size for item in files), hashlib.sha256(lines.encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with one spelling: sorted keys, no spaces, ASCII, no NaN. What digests are computed over."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def sha256_of_json(value: Any) -> str:
+    """Hex sha256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
