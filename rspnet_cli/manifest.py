@@ -1,0 +1,229 @@
+"""The one reader of manifests: what a stage did, with what, and the hashes that prove its files are still those.
+
+`<folder>/manifest.json` is written last and atomically (by `rspnet_cli.stage`), so a folder that has one is whole. Reading checks the
+schema, the stage, the digest and every artifact before a caller sees anything; each fault is one sentence and exit code 2.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from rspnet_cli.errors import InputError
+from rspnet_cli.files import sha256_of, sha256_of_folder, sha256_of_json
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+UNFINISHED = "unfinished"
+# 1.5 million artifacts fit; a larger file is no manifest of ours and is not parsed.
+MAX_MANIFEST_BYTES = 256 * 2**20
+# Artifacts below these folders are many: reading a manifest checks their sizes, and they are hashed when they are used
+# (pretrain's first epoch) or asked for (`rspnet inspect --verify`).
+HASHED_ON_USE = ("frames/",)
+_NOT_DIGESTED = {"created", "environment", "digest"}
+
+
+class Artifact(BaseModel):
+    """A file of a stage, or a folder that counts as one (`path` then ends with a slash)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    path: str
+    """Relative to the manifest's folder, with forward slashes."""
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class InputRef(BaseModel):
+    """The manifest a stage read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    stage: str
+    path: str
+    """Relative to this manifest's folder."""
+    digest: str
+
+
+class Manifest(BaseModel):
+    """What `manifest.json` says; see the module docstring for what has been checked once you hold one."""
+
+    model_config = ConfigDict(extra="forbid")
+    schema_version: int
+    stage: str
+    tool_version: str
+    created: str
+    config: dict[str, Any]
+    inputs: list[InputRef]
+    artifacts: list[Artifact]
+    results: dict[str, Any]
+    classes_sha256: str | None
+    environment: dict[str, Any]
+    digest: str
+    _path: Path = PrivateAttr(default=Path())
+
+    @property
+    def path(self) -> Path:
+        """The manifest file."""
+        return self._path
+
+    @property
+    def folder(self) -> Path:
+        """The stage's folder."""
+        return self._path.parent
+
+    def computed_digest(self) -> str:
+        """sha256 over the canonical JSON of everything but `created`, `environment` and the digest itself."""
+        return sha256_of_json(self.model_dump(mode="json", exclude=_NOT_DIGESTED))
+
+    def artifact_path(self, name: str) -> Path:
+        """The file of one artifact. Raises InputError when this manifest has no such artifact."""
+        if not any(artifact.path == name for artifact in self.artifacts):
+            raise InputError(
+                f"{self.path} lists no artifact '{name}': it was made by another version or edited; run the {self.stage} stage again."
+            )
+        return self.folder / name
+
+    def input_path(self, stage: str) -> Path:
+        """Where the manifest of an input stage lies now (a work directory can be moved whole)."""
+        for ref in self.inputs:
+            if ref.stage == stage:
+                return Path(os.path.normpath(self.folder / ref.path))
+        raise InputError(f"{self.path} names no input of stage '{stage}'.")
+
+    def input(self, stage: str, *, verify: bool = True) -> Manifest:
+        """Read the manifest of an input stage and check that it is the one this stage read. Raises InputError."""
+        ref = next((ref for ref in self.inputs if ref.stage == stage), None)
+        manifest = read_manifest(self.input_path(stage), stage=stage, verify=verify)
+        if ref is not None and manifest.digest != ref.digest:
+            raise InputError(
+                f"{manifest.path} is not the {stage} that {self.path} was made from (its digest differs): "
+                f"run the {self.stage} stage again on it, or put the old one back."
+            )
+        return manifest
+
+
+def manifest_file(path: Path) -> Path:
+    """The manifest meant by a path that names it or its folder."""
+    return path / MANIFEST if path.is_dir() or path.suffix != ".json" else path
+
+
+def read_manifest(path: Path, *, stage: str | None = None, verify: bool = True, verify_all: bool = False) -> Manifest:
+    """Read and check a manifest (or the one in a folder).
+
+    stage: the stage it must be of. verify: check that every artifact is there, inside the folder, with its size and hash (the
+    many files of HASHED_ON_USE by size alone). verify_all: hash those too. Raises InputError for anything amiss.
+    """
+    file = manifest_file(path)
+    manifest = _parse(file, stage)
+    if stage is not None and manifest.stage != stage:
+        raise InputError(
+            f"{file} is of stage '{manifest.stage}', not '{stage}': run `rspnet {stage}` first, or name another manifest."
+        )
+    if manifest.computed_digest() != manifest.digest:
+        raise InputError(
+            f"{file} was edited after it was written (its digest does not match its content): "
+            f"restore it, or make it anew with `rspnet {manifest.stage} --force`."
+        )
+    if verify:
+        for artifact in manifest.artifacts:
+            check_artifact(manifest, artifact, hashed=verify_all or not artifact.path.startswith(HASHED_ON_USE))
+    return manifest
+
+
+def check_artifact(manifest: Manifest, artifact: Artifact, *, hashed: bool) -> None:
+    """Check one artifact's place, kind, size and (if asked) hash. Raises InputError naming the file and the fault."""
+    fault = artifact_fault(manifest.folder, artifact, hashed=hashed)
+    if fault:
+        raise InputError(
+            f"{manifest.folder / artifact.path} {fault}: restore it, or make it anew with `rspnet {manifest.stage} --force`."
+        )
+
+
+def artifact_fault(folder: Path, artifact: Artifact, *, hashed: bool) -> str | None:
+    """What is wrong with an artifact, in words that follow its path, or None."""
+    pure = PurePosixPath(artifact.path)
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\\" in artifact.path or "\0" in artifact.path:
+        return "is no path inside its stage's folder, as an artifact's must be"
+    path = folder / artifact.path
+    try:
+        status = path.lstat()
+        real = path.resolve(strict=True)
+    except OSError as error:
+        return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+    if not real.is_relative_to(folder.resolve()) or stat.S_ISLNK(status.st_mode):
+        return "is a link that leads elsewhere, where a regular file of the stage must be"
+    is_folder = artifact.path.endswith("/")
+    if not (stat.S_ISDIR(status.st_mode) if is_folder else stat.S_ISREG(status.st_mode)):
+        return f"is not a {'folder' if is_folder else 'regular file'}"
+    try:
+        if is_folder:
+            if not hashed:
+                return None
+            size, digest = sha256_of_folder(path)
+        else:
+            size, digest = (
+                status.st_size,
+                sha256_of(path) if hashed and status.st_size == artifact.bytes else artifact.sha256,
+            )
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if size != artifact.bytes:
+        return f"has {size:,} bytes, not the {artifact.bytes:,} that the manifest records"
+    if digest != artifact.sha256:
+        return "was changed after it was written (its sha256 differs)"
+    return None
+
+
+def _parse(file: Path, stage: str | None) -> Manifest:
+    wanted = stage or "this stage"
+    try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(
+                f"{file} is not a regular file, so it is no manifest: name the manifest.json of a finished stage."
+            )
+        if status.st_size > MAX_MANIFEST_BYTES:
+            raise InputError(
+                f"{file} has {status.st_size:,} bytes, more than any manifest: name the manifest.json of a finished stage."
+            )
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if (file.parent / UNFINISHED).is_dir():
+            raise InputError(
+                f"The {wanted} stage in {file.parent} is unfinished: type its command again to continue it, then this one."
+            ) from None
+        command = (
+            f"run `rspnet {stage}` first, or name another folder" if stage else "name the folder of a finished stage"
+        )
+        raise InputError(f"There is no {file}: {command}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise InputError(f"{file} cannot be read ({reason}): name the manifest.json of a finished stage.") from error
+    try:
+        raw = json.loads(text)
+        version = raw["schema_version"]
+        if not isinstance(version, int):
+            raise TypeError
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(
+            f"{file} is no manifest (not JSON with a schema_version): restore it or run the stage again."
+        ) from error
+    if version > SCHEMA_VERSION:
+        raise InputError(
+            f"{file} was written by a newer rspnet (schema {version}, tool {raw.get('tool_version')}); this one reads up to "
+            f"schema {SCHEMA_VERSION}: upgrade rspnet-cli."
+        )
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"{file} is no valid manifest ({where}: {first['msg']}): restore it or run the stage again."
+        ) from error
+    manifest._path = Path(os.path.abspath(file))  # noqa: PTH100 (no resolve(): a linked work directory keeps its name)
+    return manifest

@@ -1,0 +1,335 @@
+"""The life of a stage's folder: locked, begun, resumed, finished in one step, found finished again.
+
+    <out>/manifest.json, artifacts, logs    the finished result; manifest.json is there only when all of it is
+    <out>/unfinished/                       everything a running or stopped stage has written so far, all of it ours
+    <out>/.lock                             held while a run works here; names its host and process
+
+A stage writes into `unfinished`. `finish` hashes the artifacts and writes the new manifest there: from that moment on the result is
+whole, and moving it to its place can be repeated after a kill (`_settle`). The old result of a `--force` run stays until then.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import rspnet_cli
+from rspnet_cli import distributed
+from rspnet_cli.errors import InputError, RspnetError
+from rspnet_cli.files import disk_full, fsync_folder, is_disk_full, sha256_of, write_atomic
+from rspnet_cli.locks import hold_lock
+from rspnet_cli.manifest import MANIFEST, SCHEMA_VERSION, UNFINISHED, Artifact, InputRef, Manifest, read_manifest
+from rspnet_cli.progress import Reporter
+
+_STATE = "state.json"
+_REPLACED = "replaced.json"
+
+
+@dataclass
+class Stage:
+    """A stage that has begun. `finished`: there is nothing to do, `manifest` is the result."""
+
+    name: str
+    config: dict[str, Any]
+    inputs: dict[str, Manifest]
+    folder: Path
+    manifest: Manifest | None = None
+    resumed: bool = False
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def finished(self) -> bool:
+        """Whether an equal run has finished here before."""
+        return self.manifest is not None
+
+    @property
+    def work(self) -> Path:
+        """The folder to write into; what an interrupted run left is still there."""
+        return self.folder / UNFINISHED
+
+    def finish(
+        self,
+        *,
+        results: dict[str, Any],
+        artifacts: Sequence[str] = (),
+        hashed: Mapping[str, tuple[int, str]] | None = None,
+        logs: Sequence[str] = (),
+        classes_sha256: str | None = None,
+        environment: Mapping[str, Any] | None = None,
+    ) -> Manifest:
+        """Make the stage's result whole: hash, write the manifest, move everything to its place.
+
+        artifacts: paths below `work` to hash and list. hashed: path -> (bytes, sha256) of artifacts whose hash is known already; a folder
+        that counts as one artifact ends with a slash. logs: files to keep that are no artifacts (timings). Whatever else lies in
+        `work` was needed only for resuming and is deleted. environment: more facts of this run beside the usual ones.
+        """
+        listed = [Artifact(path=path, bytes=size, sha256=digest) for path, (size, digest) in (hashed or {}).items()]
+        for path in artifacts:
+            listed.append(
+                Artifact(path=path, bytes=(self.work / path).stat().st_size, sha256=sha256_of(self.work / path))
+            )
+        facts = describe_environment() | {
+            "seconds": round(time.perf_counter() - self.started, 3),
+            "resumed": self.resumed,
+        }
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            stage=self.name,
+            tool_version=rspnet_cli.__version__,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            config=self.config,
+            inputs=_input_refs(self.inputs, self.folder),
+            artifacts=sorted(listed, key=lambda artifact: artifact.path),
+            results=results,
+            classes_sha256=classes_sha256,
+            environment=facts | dict(environment or {}) | {"logs": [log for log in logs if (self.work / log).exists()]},
+            digest="",
+        )
+        # Through JSON once, so that the digest is that of what a reader will parse (tuples become lists, and so on).
+        manifest = Manifest.model_validate_json(manifest.model_dump_json())
+        manifest.digest = manifest.computed_digest()
+        write_atomic(self.work / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+        _settle(self.folder)
+        self.manifest = read_manifest(self.folder, stage=self.name, verify=False)
+        return self.manifest
+
+
+@contextmanager
+def begin_stage(
+    name: str,
+    config: dict[str, Any],
+    *,
+    inputs: Mapping[str, Path],
+    out: Path,
+    force: bool = False,
+    report: Reporter | None = None,
+) -> Iterator[Stage]:
+    """Open a stage's folder for one run.
+
+    config: the resolved settings that identify the run (JSON values; no worker counts or times). inputs: stage name -> manifest or folder,
+    checked here. Yields a Stage that is finished (same config and inputs), resumed, or new. Raises InputError when the folder holds a
+    result or an unfinished run of other settings and `force` is not set, BusyError when another run holds it.
+    """
+    report = report or Reporter.silent()
+    if not distributed.is_main():
+        yield _follow(name, config, inputs, out)
+        return
+    created = [path for path in (out, *out.parents) if not path.exists()]
+    try:
+        read = {stage: read_manifest(path, stage=stage) for stage, path in inputs.items()}
+        # JSON once, so that a fresh config and one read from a file compare equal.
+        stage = Stage(name=name, config=json.loads(json.dumps(config)), inputs=read, folder=out)
+        stage.manifest = None if force else _finished(stage)
+    except RspnetError as error:
+        distributed.share((False, str(error)))
+        raise
+    if stage.finished:
+        distributed.share((True, ""))
+        report.info(
+            f"{name}: finished already in {out} with the same settings and inputs; nothing to do (--force starts anew)."
+        )
+        yield stage
+        return
+    try:
+        with hold_lock(out):
+            try:
+                _settle(out)
+                stage.manifest = None if force else _finished(stage)
+                if not stage.finished:
+                    _begin_or_resume(stage, force=force, report=report)
+            except RspnetError as error:
+                distributed.share((False, str(error)))
+                raise
+            distributed.share((stage.finished, ""))
+            fresh = not stage.resumed
+            try:
+                yield stage
+            except InputError:
+                # A refused command leaves nothing behind: its folder held no work yet.
+                if fresh and stage.work.is_dir() and os.listdir(stage.work) == [_STATE]:
+                    shutil.rmtree(stage.work)
+                raise
+            except OSError as error:
+                if is_disk_full(error):
+                    raise disk_full(Path(error.filename or stage.work)) from error
+                raise
+    finally:
+        _remove_empty(out, created)
+
+
+def work_folder(work_dir: Path, stage: str) -> Path:
+    """Where a stage's result lies in a work directory."""
+    return work_dir / stage
+
+
+def describe_environment() -> dict[str, Any]:
+    """Facts about machine and libraries that no digest depends on. Only libraries already imported are asked about torch."""
+    facts: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+    }
+    versions = {}
+    for library in ("torch", "av", "numpy", "pandas", "scikit-learn", "safetensors"):
+        with suppress(metadata.PackageNotFoundError):
+            versions[library] = metadata.version(library)
+    facts["libraries"] = versions
+    facts["cpus"] = os.cpu_count()
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        facts["torch_threads"] = torch.get_num_threads()
+    return facts
+
+
+def _follow(name: str, config: dict[str, Any], inputs: Mapping[str, Path], out: Path) -> Stage:
+    """The other ranks wait for rank 0 and see the same stage; its error is theirs, and rank 0 alone prints it."""
+    finished, message = distributed.share(None)
+    if message:
+        raise InputError(message)
+    read = {stage: read_manifest(path, stage=stage, verify=False) for stage, path in inputs.items()}
+    stage = Stage(name=name, config=json.loads(json.dumps(config)), inputs=read, folder=out)
+    stage.manifest = read_manifest(out, stage=name, verify=False) if finished else None
+    return stage
+
+
+def _input_refs(inputs: Mapping[str, Manifest], folder: Path) -> list[InputRef]:
+    return [
+        InputRef(
+            stage=stage, path=Path(os.path.relpath(manifest.path, folder.absolute())).as_posix(), digest=manifest.digest
+        )
+        for stage, manifest in inputs.items()
+    ]
+
+
+def _finished(stage: Stage) -> Manifest | None:
+    """The finished result in the folder if it is of this config and these inputs. Raises InputError if it is of others."""
+    if not (stage.folder / MANIFEST).exists():
+        return None
+    manifest = read_manifest(stage.folder, stage=stage.name)
+    before = {ref.stage: ref.digest for ref in manifest.inputs}
+    differences = describe_differences(manifest.config, stage.config, before, stage.inputs)
+    if differences:
+        raise InputError(
+            f"{stage.folder} holds a finished {stage.name} with other settings ({differences}): add --force to replace it, or --out DIR to keep both."
+        )
+    return manifest
+
+
+def describe_differences(
+    old: dict[str, Any], new: dict[str, Any], old_inputs: dict[str, str], inputs: Mapping[str, Manifest]
+) -> str:
+    """What differs between a run and the one asked for, in words; empty if nothing does."""
+    before, now = _flat(old), _flat(new)
+    words = [
+        f"{key} was {json.dumps(before.get(key))}, now {json.dumps(now.get(key))}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    words += [
+        f"the input {stage} has changed"
+        for stage, manifest in inputs.items()
+        if old_inputs.get(stage) != manifest.digest
+    ]
+    return "; ".join(words[:6]) + (f"; and {len(words) - 6} more" if len(words) > 6 else "")
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat.update(_flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item})
+    return flat
+
+
+def _begin_or_resume(stage: Stage, *, force: bool, report: Reporter) -> None:
+    state_file = stage.work / _STATE
+    state = {
+        "stage": stage.name,
+        "config": stage.config,
+        "inputs": {name: manifest.digest for name, manifest in stage.inputs.items()},
+    }
+    if state_file.exists():
+        try:
+            old = json.loads(state_file.read_text(encoding="utf-8"))
+            differences = describe_differences(old["config"], stage.config, old["inputs"], stage.inputs)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            differences = "its state.json cannot be read"
+        if not differences:
+            # Also under --force: the result is a function of config and inputs, so continuing gives what starting anew would.
+            stage.resumed = True
+            report.info(f"{stage.name}: continuing the unfinished run in {stage.folder}.")
+            return
+        if not force:
+            raise InputError(
+                f"{stage.folder} holds an unfinished {stage.name} with other settings ({differences}): type its command again to continue it, "
+                "add --force to start anew, or --out DIR to keep both."
+            )
+    shutil.rmtree(stage.work, ignore_errors=True)
+    stage.work.mkdir(parents=True)
+    write_atomic(state_file, json.dumps(state, indent=1))
+
+
+def _settle(folder: Path) -> None:
+    """Move a whole result from `unfinished` to its place. Safe to repeat from wherever a kill stopped it."""
+    work = folder / UNFINISHED
+    if not (work / MANIFEST).exists():
+        return
+    new = read_manifest(work, verify=False)
+    if (folder / MANIFEST).exists():
+        (folder / MANIFEST).replace(work / _REPLACED)
+    if (work / _REPLACED).exists():
+        with suppress(InputError):  # an unreadable old manifest names nothing to delete
+            old = read_manifest(work / _REPLACED, verify=False)
+            _remove_files(folder, _files_of(old))
+    for path in _files_of(new):
+        source, target = work / path, folder / path
+        if source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_dir() and not target.is_symlink():  # a folder artifact that an earlier kill left half removed
+                shutil.rmtree(target)
+            source.replace(target)
+    (work / MANIFEST).replace(folder / MANIFEST)
+    fsync_folder(folder)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _files_of(manifest: Manifest) -> list[str]:
+    return [artifact.path.rstrip("/") for artifact in manifest.artifacts] + list(manifest.environment.get("logs", []))
+
+
+def _remove_files(folder: Path, paths: Sequence[str]) -> None:
+    """Delete what an old manifest lists (nothing else is ours to delete) and the folders that become empty by it."""
+    root = folder.resolve()
+    parents = set()
+    for path in paths:
+        target = folder / path
+        if ".." in Path(path).parts or not target.parent.resolve().is_relative_to(root):
+            continue
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target, ignore_errors=True)
+        else:
+            target.unlink(missing_ok=True)
+        parents.update(parent for parent in target.parents if parent != folder and parent.is_relative_to(folder))
+    for parent in sorted(parents, key=lambda item: len(item.parts), reverse=True):
+        with suppress(OSError):
+            parent.rmdir()
+
+
+def _remove_empty(out: Path, created: list[Path]) -> None:
+    """Take back the folders this call made if nothing came to lie in them."""
+    if out not in created or not out.is_dir() or any(name != ".lock" for name in os.listdir(out)):
+        return
+    (out / ".lock").unlink(missing_ok=True)
+    for path in created:
+        with suppress(OSError):
+            path.rmdir()
