@@ -38,5 +38,9 @@ class DiskFullError(RspnetError):
         return type(self), (self.path, self.needed_bytes, self.free_bytes)
 
 
-class Terminated(BaseException):  # noqa: N818 (like KeyboardInterrupt, it is a request and no error)
-    """SIGTERM arrived: unwind, keep the state, exit with 143. Not an Exception, so that nothing swallows it."""
+class Stopped(BaseException):
+    """SIGINT or SIGTERM arrived: unwind, keep the state, exit with 128 + signal. Not an Exception, so that nothing swallows it."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.exit_code = 128 + signal_number

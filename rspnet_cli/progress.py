@@ -55,9 +55,7 @@ class Reporter:
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, figures=escape(_words(figures)))
 
-    def track(
-        self, items: Iterable[Item], *, total: int | None = None, unit: str = "", name: str = "", start: int = 0
-    ) -> Iterator[Item]:
+    def track(self, items: Iterable[Item], *, total: int | None = None, unit: str = "", name: str = "", start: int = 0) -> Iterator[Item]:
         """Yield the items and show how far it is. start: how many of `total` were done before (a resumed run)."""
         self._figures = {}
         if self._silent:
@@ -88,9 +86,7 @@ class Reporter:
             finally:
                 self._progress = self._task = None
 
-    def _track_lines(
-        self, items: Iterable[Item], total: int | None, unit: str, name: str, start: int
-    ) -> Iterator[Item]:
+    def _track_lines(self, items: Iterable[Item], total: int | None, unit: str, name: str, start: int) -> Iterator[Item]:
         began = last = time.perf_counter()
         count = 0
         for count, item in enumerate(items, start=1):  # noqa: B007 (read after the loop)
@@ -104,9 +100,7 @@ class Reporter:
 
     def _line(self, name: str, done: int, total: int | None, unit: str, rate: float) -> None:
         of = f"/{total}" if total is not None else ""
-        left = (
-            f", {_duration((total - done) / rate)} left" if total is not None and 0 < done < total and rate > 0 else ""
-        )
+        left = f", {_duration((total - done) / rate)} left" if total is not None and 0 < done < total and rate > 0 else ""
         figures = f" | {_words(self._figures)}" if self._figures else ""
         self._say(f"{name}: {done}{of} {unit}, {rate:.1f}/s{left}{figures}")
 
@@ -120,9 +114,7 @@ class Reporter:
 
 
 def _words(figures: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in figures.items()
-    )
+    return ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in figures.items())
 
 
 def _duration(seconds: float) -> str:

@@ -76,9 +76,7 @@ class Stage:
         """
         listed = [Artifact(path=path, bytes=size, sha256=digest) for path, (size, digest) in (hashed or {}).items()]
         for path in artifacts:
-            listed.append(
-                Artifact(path=path, bytes=(self.work / path).stat().st_size, sha256=sha256_of(self.work / path))
-            )
+            listed.append(Artifact(path=path, bytes=(self.work / path).stat().st_size, sha256=sha256_of(self.work / path)))
         facts = describe_environment() | {
             "seconds": round(time.perf_counter() - self.started, 3),
             "resumed": self.resumed,
@@ -136,9 +134,7 @@ def begin_stage(
         raise
     if stage.finished:
         distributed.share((True, ""))
-        report.info(
-            f"{name}: finished already in {out} with the same settings and inputs; nothing to do (--force starts anew)."
-        )
+        report.info(f"{name}: finished already in {out} with the same settings and inputs; nothing to do (--force starts anew).")
         yield stage
         return
     try:
@@ -205,9 +201,7 @@ def _follow(name: str, config: dict[str, Any], inputs: Mapping[str, Path], out: 
 
 def _input_refs(inputs: Mapping[str, Manifest], folder: Path) -> list[InputRef]:
     return [
-        InputRef(
-            stage=stage, path=Path(os.path.relpath(manifest.path, folder.absolute())).as_posix(), digest=manifest.digest
-        )
+        InputRef(stage=stage, path=Path(os.path.relpath(manifest.path, folder.absolute())).as_posix(), digest=manifest.digest)
         for stage, manifest in inputs.items()
     ]
 
@@ -221,14 +215,13 @@ def _finished(stage: Stage) -> Manifest | None:
     differences = describe_differences(manifest.config, stage.config, before, stage.inputs)
     if differences:
         raise InputError(
-            f"{stage.folder} holds a finished {stage.name} with other settings ({differences}): add --force to replace it, or --out DIR to keep both."
+            f"{stage.folder} holds a finished {stage.name} with other settings ({differences}): "
+            "add --force to replace it, or --out DIR to keep both."
         )
     return manifest
 
 
-def describe_differences(
-    old: dict[str, Any], new: dict[str, Any], old_inputs: dict[str, str], inputs: Mapping[str, Manifest]
-) -> str:
+def describe_differences(old: dict[str, Any], new: dict[str, Any], old_inputs: dict[str, str], inputs: Mapping[str, Manifest]) -> str:
     """What differs between a run and the one asked for, in words; empty if nothing does."""
     before, now = _flat(old), _flat(new)
     words = [
@@ -236,11 +229,7 @@ def describe_differences(
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
-    words += [
-        f"the input {stage} has changed"
-        for stage, manifest in inputs.items()
-        if old_inputs.get(stage) != manifest.digest
-    ]
+    words += [f"the input {stage} has changed" for stage, manifest in inputs.items() if old_inputs.get(stage) != manifest.digest]
     return "; ".join(words[:6]) + (f"; and {len(words) - 6} more" if len(words) > 6 else "")
 
 
@@ -271,8 +260,8 @@ def _begin_or_resume(stage: Stage, *, force: bool, report: Reporter) -> None:
             return
         if not force:
             raise InputError(
-                f"{stage.folder} holds an unfinished {stage.name} with other settings ({differences}): type its command again to continue it, "
-                "add --force to start anew, or --out DIR to keep both."
+                f"{stage.folder} holds an unfinished {stage.name} with other settings ({differences}): "
+                "type its command again to continue it, add --force to start anew, or --out DIR to keep both."
             )
     shutil.rmtree(stage.work, ignore_errors=True)
     stage.work.mkdir(parents=True)
@@ -310,7 +299,7 @@ def _files_of(manifest: Manifest) -> list[str]:
 def _remove_files(folder: Path, paths: Sequence[str]) -> None:
     """Delete what an old manifest lists (nothing else is ours to delete) and the folders that become empty by it."""
     root = folder.resolve()
-    parents = set()
+    parents: set[Path] = set()
     for path in paths:
         target = folder / path
         if ".." in Path(path).parts or not target.parent.resolve().is_relative_to(root):

@@ -1,0 +1,117 @@
+"""`rspnet`: parse, call, print. Every error becomes one line on stderr and an exit code; there is no logic here.
+
+Exit codes: 0 done, 1 failed, 2 bad input or usage, 130 / 143 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from rspnet_cli import __version__
+from rspnet_cli.cli.eval_classification import eval_classification
+from rspnet_cli.cli.eval_retrieval import eval_retrieval
+from rspnet_cli.cli.export_features import export_features
+from rspnet_cli.cli.extract import extract
+from rspnet_cli.cli.inspect import inspect
+from rspnet_cli.cli.pretrain import pretrain
+from rspnet_cli.errors import RspnetError, Stopped
+
+app = typer.Typer(
+    name="rspnet",
+    help="Learn motion and appearance features from unlabelled video (RSPNet, AAAI 2021), stage by stage: extract, pretrain, "
+    "export-features, eval-retrieval, eval-classification. Each reads what the one before it wrote in the work directory.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("extract")(extract)
+app.command("pretrain")(pretrain)
+app.command("export-features")(export_features)
+app.command("eval-retrieval")(eval_retrieval)
+app.command("eval-classification")(eval_classification)
+app.command("inspect")(inspect)
+
+# Options that take several values as typed (`--topk 1 5 10`, `--topk 1,5,10`); Typer's lists want the option repeated.
+_LIST_OPTIONS = {"--topk", "--also"}
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rspnet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (without the program's name; None: sys.argv) and return its exit code."""
+    args = repeat_list_options(list(sys.argv[1:] if argv is None else argv))
+    handlers = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        app(args=args, prog_name="rspnet")
+    except SystemExit as finished:
+        return finished.code if isinstance(finished.code, int) else int(finished.code is not None)
+    except RspnetError as error:
+        _say(f"rspnet: {error}")
+        return error.exit_code
+    except Stopped as stopped:
+        _say("rspnet: interrupted; what is done is kept, and the same command continues it.")
+        return stopped.exit_code
+    except BrokenPipeError:
+        # The reader (`| head`) has left: nothing to say, and nothing more to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def repeat_list_options(args: list[str]) -> list[str]:
+    """`--topk 1 5,10` -> `--topk 1 --topk 5 --topk 10`; everything else, and all after `--`, stays as it is."""
+    rewritten: list[str] = []
+    position = 0
+    while position < len(args):
+        name, equals, value = args[position].partition("=")
+        position += 1
+        if name == "--":
+            return [*rewritten, "--", *args[position:]]
+        if name not in _LIST_OPTIONS:
+            rewritten.append(args[position - 1])
+            continue
+        values = [value] if equals else []
+        if not equals and position < len(args):
+            values.append(args[position])
+            position += 1
+        while name == "--topk" and position < len(args) and args[position].replace(",", "").isdigit():
+            values.append(args[position])
+            position += 1
+        items = [item for text in values for item in text.split(",") if item] or values
+        for item in items:
+            rewritten += [name, item]
+        if not items:
+            rewritten.append(name)
+    return rewritten
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # once is enough; a second one would break the clean-up
+    raise Stopped(number)
+
+
+def _say(text: str) -> None:
+    # A name that is no UTF-8 must not turn an error message into another error.
+    print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)

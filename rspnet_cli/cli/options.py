@@ -1,0 +1,52 @@
+"""Options that several commands share, and how results are shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rspnet_cli.distributed import is_main
+
+if TYPE_CHECKING:
+    from rspnet_cli.progress import Reporter
+
+WORK_DIR = Path("rspnet-run")
+WorkDir = Annotated[
+    Path, typer.Option("--work-dir", envvar="RSPNET_WORK_DIR", help="Folder that holds one folder per stage.", rich_help_panel="Where")
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Write here instead of <work-dir>/<stage>.", show_default=False, rich_help_panel="Where")
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Start anew; the old result stays until the new one is whole.", rich_help_panel="Where")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.", rich_help_panel="Output")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print results only.", rich_help_panel="Output")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+Split = Annotated[str, typer.Option("--split", help="Which split's train and test videos.")]
+
+
+def reporter(quiet: bool) -> Reporter:
+    """The run's voice on stderr; ranks other than 0 have none."""
+    from rspnet_cli.progress import Reporter
+
+    return Reporter("silent" if quiet or not is_main() else "auto")
+
+
+def show_json(results: dict[str, Any]) -> None:
+    """One JSON document on stdout."""
+    if is_main():
+        typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
+
+
+def show_figures(results: dict[str, Any]) -> None:
+    """The results as `name  value` lines on stdout, for stages that have no table of their own."""
+    if not is_main():
+        return
+    width = max(len(key) for key in results)
+    for key, value in results.items():
+        text = f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if type(value) is int else "-" if value is None else str(value)
+        typer.echo(f"{key:<{width}}  {text}")

@@ -1,0 +1,166 @@
+"""Where settings come from, merged in one place: defaults < recipe < --config file < --set < explicit flag."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from rspnet_cli.config import PretrainConfig, Section
+from rspnet_cli.errors import InputError
+
+Config = TypeVar("Config", bound=BaseModel)
+_MAX_CONFIG_BYTES = 2**20
+
+
+def recipe_names() -> list[str]:
+    """The packaged recipes."""
+    folder = resources.files("rspnet_cli") / "recipes"
+    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def read_recipe(name: str) -> dict[str, dict[str, Any]]:
+    """The settings of a packaged recipe. Raises InputError naming the nearest one."""
+    if name not in recipe_names():
+        raise InputError(f"There is no recipe '{name}'{_nearest(name, recipe_names())}: the recipes are {', '.join(recipe_names())}.")
+    text = (resources.files("rspnet_cli") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    return _sections(tomllib.loads(text), f"recipe {name}")
+
+
+def pretrain_settings(
+    *,
+    recipe: str = "r3d18",
+    config_file: Path | None = None,
+    sets: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> PretrainConfig:
+    """The resolved settings of pretrain.
+
+    sets: "section.key=value" as typed. flags: "section.key" -> value of the flags that were typed; None: not typed. Raises InputError
+    for an unknown key (with the nearest name), a value out of range, and a typed setting that has no effect.
+    """
+    merged = read_recipe(recipe)
+    recipe_batch = merged.get("optim", {}).get("batch_size")
+    typed: dict[str, Any] = {}
+    if config_file is not None:
+        typed |= _flatten(_read_config(config_file))
+    for text in sets:
+        key, value = _parse_set(text)
+        typed[key] = value
+    typed |= {key: value for key, value in (flags or {}).items() if value is not None}
+    for key, value in typed.items():
+        section, name = _known(key)
+        merged.setdefault(section, {})[name] = value
+    config = validated(PretrainConfig, merged)
+    _refuse_without_effect(config, typed)
+    if config.optim.lr_scale == "linear" and recipe_batch:
+        lr = config.optim.lr * config.optim.batch_size / recipe_batch
+        # The resolved config holds the rate that is used, and no longer the wish to scale it.
+        config = config.model_copy(update={"optim": config.optim.model_copy(update={"lr": lr, "lr_scale": "none"})})
+    return config
+
+
+def validated(model: type[Config], values: Mapping[str, Any]) -> Config:
+    """Build a config; what pydantic finds becomes one sentence. Raises InputError."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            raise InputError(f"There is no setting '{where}'{_nearest(where, setting_names())}.") from error
+        given = "" if first["type"] == "value_error" else f" (given: {first['input']!r})"
+        label = "" if first["type"] == "value_error" and "." in message.split(" ", 1)[0] else f"{where}: "
+        raise InputError(f"{label}{message}{given}: correct this setting.") from error
+
+
+def setting_names() -> list[str]:
+    """Every "section.key" of pretrain."""
+    return [
+        f"{section}.{key}"
+        for section, field in PretrainConfig.model_fields.items()
+        for key in _section_class(field.annotation).model_fields
+    ]
+
+
+def _section_class(annotation: Any) -> type[Section]:
+    assert isinstance(annotation, type)
+    assert issubclass(annotation, Section)
+    return annotation
+
+
+def _known(key: str) -> tuple[str, str]:
+    if key not in setting_names():
+        raise InputError(f"There is no setting '{key}'{_nearest(key, setting_names())}: `rspnet pretrain --help` and the README list them.")
+    section, _, name = key.partition(".")
+    return section, name
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    names = list(names)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if not near:  # the key alone, its section forgotten or wrong
+        near = difflib.get_close_matches(name.rpartition(".")[2], [item.rpartition(".")[2] for item in names], n=1, cutoff=0.6)
+        near = [item for item in names if near and item.rpartition(".")[2] == near[0]][:1]
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _parse_set(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {text}: write it as section.key=value, for example --set optim.lr=0.05.")
+    return key.strip(), parse_value(value.strip())
+
+
+def parse_value(text: str) -> Any:
+    """A typed value: TOML where it is (numbers, true, [lists], "text"), `none` for no value, and a bare word for itself."""
+    if text.lower() in ("none", "null"):
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _read_config(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise InputError(f"{path} is too large for a settings file: name a TOML file of settings.")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+        raise InputError(f"The settings file {path} cannot be read ({reason}): name a TOML file with sections such as [optim].") from error
+    try:
+        return _sections(tomllib.loads(text), str(path))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not valid TOML ({error}): correct it.") from error
+
+
+def _sections(values: dict[str, Any], source: str) -> dict[str, dict[str, Any]]:
+    for section, content in values.items():
+        if not isinstance(content, dict):
+            raise InputError(f"{source}: '{section}' stands outside a section: put it below one, such as [optim] or [clip].")
+    return {section: dict(content) for section, content in values.items()}
+
+
+def _flatten(values: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {f"{section}.{key}": value for section, content in values.items() for key, value in content.items()}
+
+
+def _refuse_without_effect(config: PretrainConfig, typed: Mapping[str, Any]) -> None:
+    """A setting that was typed and cannot matter in the chosen mode is a mistake worth stopping for."""
+    without_effect = {
+        "optim.sgd_momentum": (config.optim.name != "sgd", "optim.name is not sgd"),
+        "moco.queue_size": (config.objective.avid_weight == 0, "objective.avid_weight is 0"),
+        "moco.mask_same_video": (config.objective.avid_weight == 0, "objective.avid_weight is 0"),
+        "objective.margin": (config.objective.rsp_weight == 0, "objective.rsp_weight is 0"),
+    }
+    for key, (idle, why) in without_effect.items():
+        if key in typed and idle:
+            raise InputError(f"{key} has no effect, because {why}: leave it out, or change the other setting.")
