@@ -16,7 +16,7 @@ def r3d18(*, width: float = 1.0) -> R3D:
 
 
 class R3D(Backbone):
-    """Stem 7x7x7 without time stride, max-pool, four stages of residual blocks; time and space halve from stage 2 on."""
+    """Stem 7x7x7 without time stride, max-pool, four stages of residual blocks; sizes halve from the second on."""
 
     def __init__(self, block: type[BasicBlock] | type[Bottleneck], *, blocks: Sequence[int], width: float) -> None:
         super().__init__()
@@ -33,9 +33,7 @@ class R3D(Backbone):
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def _stage(
-        self, block: type[BasicBlock] | type[Bottleneck], planes: int, count: int, *, stride: int
-    ) -> nn.Sequential:
+    def _stage(self, block: type[BasicBlock] | type[Bottleneck], planes: int, count: int, *, stride: int) -> nn.Sequential:
         stage = nn.Sequential()
         for index in range(count):
             stage.append(block(self.channels, planes, stride=stride if index == 0 else 1))
@@ -44,7 +42,7 @@ class R3D(Backbone):
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, C, t, h, w)."""
-        x = F.relu(self.bn1(self.conv1(clips)), inplace=True)  # (B, C, T, H/2, W/2)
+        x: Tensor = F.relu(self.bn1(self.conv1(clips)), inplace=True)  # (B, C, T, H/2, W/2)
         x = self.maxpool(x)  # (B, C, T/2, H/4, W/4)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
@@ -101,6 +99,4 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential
     """Shortcut B: a strided 1x1x1 convolution and BN where the shape changes, otherwise the identity."""
     if stride == 1 and in_channels == out_channels:
         return None
-    return nn.Sequential(
-        Conv3d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False), nn.BatchNorm3d(out_channels)
-    )
+    return nn.Sequential(Conv3d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False), nn.BatchNorm3d(out_channels))

@@ -19,7 +19,7 @@ class ClipSize(NamedTuple):
 
 
 class BackboneSpec(NamedTuple):
-    """Where a backbone is built ("module:function") and what comes out: `channels` of its last feature map at width 1."""
+    """Where a backbone is built ("module:function") and the `channels` of its last feature map at width 1."""
 
     target: str
     channels: int
