@@ -1,0 +1,204 @@
+"""The features of an export, on disk: `features.safetensors` for the numbers, `videos.csv` for the words.
+
+    features.safetensors  features       (V, C)    float32  one vector per video: the mean over its clips, not normalised
+                          clip_features  (V, N, C) float32  one vector per clip
+                          clip_times_s   (V, N, 2) float64  start and end of each clip in seconds of the source video
+                          label          (V,)      int64    class number, -1 without a label
+                          group          (V,)      int64    number of the video's group; a video without one is its own
+                          video_index    (V,)      int64    row of the video in the extraction's videos.csv
+    metadata (strings)    whatever the exporter states of encoder and clips, and `class_names`, a JSON list by label
+    videos.csv            row i describes row i of the tensors; columns as in COLUMNS, and split_1, split_2, ... where the data have splits
+
+Whoever has pandas and safetensors can use the two alone. Reading trusts neither: a right hash says only that the files are the ones
+that were written.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rspnet_cli.errors import InputError
+from rspnet_cli.files import write_atomic
+from rspnet_cli.tensors import check_shape, open_tensors, write_tensors
+
+FEATURES = "features.safetensors"
+VIDEOS = "videos.csv"
+COLUMNS = {
+    "id": "name of the video in every table of a run",
+    "source": "the video file, relative to the extracted folder",
+    "label": "class number (int), empty without a label",
+    "label_name": "class name, empty without a label",
+    "group": "videos cut from one recording share it (str); empty: the video is its own group",
+    "frames": "frames in the store (int)",
+    "fps": "average frames per second (float)",
+    "seen": "whether the encoder saw the video in pretraining (True or False)",
+}
+_ADVICE = "make the features anew with `rspnet export-features --force`"
+_SPLIT = re.compile(r"split_([1-9]\d*)")
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of V videos and what is known of them; shapes and columns as in the module docstring.
+
+    `videos` has a RangeIndex; label is int64 with -1 for none, seen is bool, frames int64, fps float64, everything else is str with ""
+    for none. clip_features is None when it was not asked for.
+    """
+
+    features: np.ndarray
+    clip_features: np.ndarray | None
+    clip_times_s: np.ndarray
+    video_index: np.ndarray
+    videos: pd.DataFrame
+    metadata: dict[str, str]
+
+    @property
+    def label(self) -> np.ndarray:
+        """(V,) int64, -1 without a label."""
+        return self.videos["label"].to_numpy(dtype=np.int64)
+
+    @property
+    def group(self) -> np.ndarray:
+        """(V,) int64: equal numbers are one group, in order of first appearance; a video without one has its own."""
+        return group_numbers(self.videos)
+
+    @property
+    def splits(self) -> list[int]:
+        """The numbers of the splits there are."""
+        return split_numbers(self.videos)
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """Label -> class name, of the labels that occur."""
+        labelled = self.videos[self.videos["label"] >= 0].drop_duplicates("label").sort_values("label")
+        return dict(zip(labelled["label"].tolist(), labelled["label_name"].tolist(), strict=True))
+
+
+def group_numbers(videos: pd.DataFrame) -> np.ndarray:
+    """(V,) int64 group of every video, numbered by first appearance; a video without a group is a group by itself."""
+    # The prefixes keep a group from meeting a video whose id happens to be the group's name.
+    names = ("group " + videos["group"]).where(videos["group"] != "", "video " + videos["id"])
+    return pd.factorize(names)[0].astype(np.int64)
+
+
+def split_numbers(videos: pd.DataFrame) -> list[int]:
+    """The N of the split_N columns, ascending."""
+    return sorted(int(match[1]) for name in videos.columns if (match := _SPLIT.fullmatch(name)))
+
+
+def write_features(folder: Path, table: FeatureTable) -> None:
+    """Write both files into a folder, each atomically. Raises DiskFullError."""
+    assert table.clip_features is not None, "an export has the features of every clip"
+    num_videos, channels = table.features.shape
+    clips = table.clip_features.shape[1]
+    assert table.clip_features.shape == (num_videos, clips, channels)
+    assert table.clip_times_s.shape == (num_videos, clips, 2)
+    assert len(table.video_index) == len(table.videos) == num_videos
+    tensors: dict[str, np.ndarray] = {
+        "features": table.features.astype(np.float32),
+        "clip_features": table.clip_features.astype(np.float32),
+        "clip_times_s": table.clip_times_s.astype(np.float64),
+        "label": table.label,
+        "group": table.group,
+        "video_index": table.video_index.astype(np.int64),
+    }
+    names = table.class_names
+    listed = [names.get(label, "") for label in range(max(names, default=-1) + 1)]
+    write_tensors(folder / FEATURES, tensors, table.metadata | {"class_names": json.dumps(listed)})
+    splits = [f"split_{number}" for number in table.splits]
+    words = table.videos[[*list(COLUMNS)[:5], *splits, *list(COLUMNS)[5:]]].copy()
+    words["label"] = [str(label) if label >= 0 else "" for label in table.label]
+    write_atomic(folder / VIDEOS, words.to_csv(index=False, lineterminator="\n"))
+
+
+def read_features(folder: Path, *, with_clips: bool = False) -> FeatureTable:
+    """Read and check an export: kinds, shapes, finite values, row counts, labels and groups that agree.
+
+    with_clips: also load clip_features. Raises InputError, in one sentence.
+    """
+    videos = read_videos(folder / VIDEOS)
+    path = folder / FEATURES
+    rows = len(videos)
+    with open_tensors(path, advice=_ADVICE) as view:
+        _, channels = check_shape(path, view, "features", dtype="F32", shape=(rows, None), advice=_ADVICE)
+        clips = check_shape(path, view, "clip_features", dtype="F32", shape=(rows, None, channels), advice=_ADVICE)[1]
+        check_shape(path, view, "clip_times_s", dtype="F64", shape=(rows, clips, 2), advice=_ADVICE)
+        for name in ("label", "group", "video_index"):
+            check_shape(path, view, name, dtype="I64", shape=(rows,), advice=_ADVICE)
+        names = ["features", "clip_times_s", "label", "group", "video_index", *(["clip_features"] if with_clips else [])]
+        tensors = {name: view.get_tensor(name) for name in names}
+        metadata = dict(view.metadata() or {})
+    for name in ("features", "clip_times_s", "clip_features"):
+        if name in tensors and not np.isfinite(tensors[name]).all():
+            raise InputError(f"{path}: tensor {name!r} holds values that are not finite: {_ADVICE}.")
+    table = FeatureTable(
+        features=tensors["features"],
+        clip_features=tensors.get("clip_features"),
+        clip_times_s=tensors["clip_times_s"],
+        video_index=tensors["video_index"],
+        videos=videos,
+        metadata=metadata,
+    )
+    for name, expected in (("label", table.label), ("group", table.group)):
+        if not np.array_equal(tensors[name], expected):
+            raise InputError(f"{path} and {folder / VIDEOS} disagree about the {name} of a video: {_ADVICE}.")
+    return table
+
+
+def read_videos(path: Path) -> pd.DataFrame:
+    """Read and check the videos.csv of an export; types as in FeatureTable. Raises InputError, in one sentence."""
+    try:
+        # Everything as text: pandas would take a class named "NA" or "None" for a missing value. As Python strings: pyarrow's cannot
+        # hold a file name that is not UTF-8.
+        text = pd.read_csv(path, dtype=object, keep_default_na=False, na_filter=False, encoding_errors="surrogateescape")
+    except (OSError, ValueError, UnicodeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} is not a readable table ({reason}): {_ADVICE}.") from error
+    missing = [name for name in COLUMNS if name not in text.columns]
+    if missing:
+        raise InputError(f"{path} lacks the column {missing[0]!r}: {_ADVICE}.")
+    if text.empty:
+        raise InputError(f"{path} lists no videos: {_ADVICE}.")
+    if (text["id"] == "").any() or text["id"].duplicated().any():
+        raise InputError(f"{path}: the ids of its videos are not all there and different: {_ADVICE}.")
+    videos = text.copy()
+    videos["label"] = _numbers(path, text["label"].where(text["label"] != "", "-1"), "label", np.int64)
+    videos["frames"] = _numbers(path, text["frames"], "frames", np.int64)
+    videos["fps"] = _numbers(path, text["fps"], "fps", np.float64)
+    if not text["seen"].isin(["True", "False"]).all():
+        raise InputError(f"{path}: column 'seen' holds something else than True and False: {_ADVICE}.")
+    videos["seen"] = text["seen"] == "True"
+    _check_labels(path, videos, text["label"])
+    for number in split_numbers(videos):
+        unknown = videos.loc[~videos[f"split_{number}"].isin(["train", "test", "unused", ""]), f"split_{number}"]
+        if len(unknown):
+            raise InputError(f"{path}: column split_{number} holds {unknown.iloc[0]!r}, not train, test or unused: {_ADVICE}.")
+    return videos
+
+
+def _check_labels(path: Path, videos: pd.DataFrame, words: pd.Series) -> None:
+    """Labels are numbers from 0, and one number has one name."""
+    label = videos["label"]
+    if ((label < 0) & (words != "")).any():
+        raise InputError(f"{path}: column 'label' holds a negative number: {_ADVICE}.")
+    if ((label < 0) & (videos["label_name"] != "")).any():
+        raise InputError(f"{path}: a video has a class name and no label: {_ADVICE}.")
+    pairs = videos.loc[label >= 0, ["label", "label_name"]].drop_duplicates()
+    if pairs["label"].duplicated().any() or pairs["label_name"].duplicated().any():
+        raise InputError(f"{path}: labels and class names do not belong together one to one: {_ADVICE}.")
+
+
+def _numbers(path: Path, words: pd.Series, name: str, kind: type[np.int64] | type[np.float64]) -> np.ndarray:
+    try:
+        numbers = words.to_numpy(dtype=object).astype(str).astype(kind)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{path}: column {name!r} holds something else than numbers: {_ADVICE}.") from error
+    if not np.isfinite(numbers).all():
+        raise InputError(f"{path}: column {name!r} holds a number that is not finite: {_ADVICE}.")
+    return numbers
