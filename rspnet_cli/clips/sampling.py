@@ -1,0 +1,64 @@
+"""Which frame indices make a clip: integers in, integers out; no torch, no files.
+
+The arithmetic is that of the released code, which the published figures rest on.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def random_clip(video_frames: int, *, frames: int, stride: int = 1, rng: np.random.Generator) -> np.ndarray:
+    """A training clip at a random place: (frames,) int64 in [0, video_frames).
+
+    Short videos: one of at most `frames` frames is looped; one too short for the stride is sampled evenly from end to end.
+    """
+    short = _short_clip(video_frames, frames, stride)
+    if short is not None:
+        return short
+    start = int(rng.integers(0, video_frames - _span(frames, stride) + 1))
+    return start + stride * np.arange(frames, dtype=np.int64)
+
+
+def uniform_clips(video_frames: int, *, frames: int, count: int, stride: int = 1) -> np.ndarray:
+    """`count` evenly spaced clips for features and tests: (count, frames) int64 in [0, video_frames).
+
+    First to last possible start, rounded half to even; one clip lies in the centre, rounded down. Short videos as in `random_clip`.
+    """
+    short = _short_clip(video_frames, frames, stride)
+    if short is not None:
+        return np.tile(short, (count, 1))
+    last = video_frames - _span(frames, stride)
+    starts = np.array([last // 2]) if count == 1 else np.round(np.linspace(0, last, count))
+    return starts.astype(np.int64)[:, None] + stride * np.arange(frames, dtype=np.int64)
+
+
+def frames_at_rate(video_frames: int, *, fps: float, frame_rate: float | None) -> np.ndarray:
+    """The frames of a video resampled to `frame_rate` per second: (n,) int64, n >= 1. None: all of them.
+
+    With step = fps / frame_rate: a whole step takes every step-th frame; any other takes floor(i * step) for floor(video_frames / step) i,
+    which repeats frames where the step is below 1.
+    """
+    if frame_rate is None:
+        return np.arange(video_frames, dtype=np.int64)
+    step = fps / frame_rate
+    if step >= 1 and float(step).is_integer():
+        return np.arange(0, video_frames, int(step), dtype=np.int64)
+    count = max(math.floor(video_frames / step), 1)
+    return np.minimum(np.floor(np.arange(count) * step).astype(np.int64), video_frames - 1)
+
+
+def _span(frames: int, stride: int) -> int:
+    return (frames - 1) * stride + 1
+
+
+def _short_clip(video_frames: int, frames: int, stride: int) -> np.ndarray | None:
+    if video_frames < 1:
+        raise ValueError("a video has at least one frame")
+    if video_frames <= frames:
+        return np.arange(frames, dtype=np.int64) % video_frames
+    if _span(frames, stride) > video_frames:
+        return np.round(np.linspace(0, video_frames - 1, frames)).astype(np.int64)
+    return None

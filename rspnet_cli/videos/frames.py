@@ -1,0 +1,88 @@
+"""The table of an extraction, as every later stage reads it: one row per video, in flat arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rspnet_cli.errors import InputError
+from rspnet_cli.manifest import Artifact, Manifest, check_artifact
+
+
+@dataclass(frozen=True)
+class FramesTable:
+    """The videos of an extraction, sorted by id. Arrays rather than lists: loader workers share their pages."""
+
+    manifest: Manifest
+    rows: pd.DataFrame
+    """videos.csv as it is (columns: `rspnet_cli.tables`)."""
+    frames: np.ndarray
+    """(V,) int64: frames per video."""
+    fps: np.ndarray
+    """(V,) float64: average frames per second."""
+    files: np.ndarray
+    """(V,) object: frame file or folder relative to the extraction's folder."""
+    hashes: np.ndarray
+    """(V,) S64: sha256 of each frame file, from the manifest."""
+    sizes: np.ndarray
+    """(V,) int64: bytes of each frame file, from the manifest."""
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def ids(self) -> list[str]:
+        """The videos' ids in row order."""
+        return [str(value) for value in self.rows["id"]]
+
+    @property
+    def split_columns(self) -> list[str]:
+        """The split columns, such as split_1."""
+        return [column for column in self.rows.columns if column.startswith("split_")]
+
+    def path(self, row: int) -> Path:
+        """The frame file of a row."""
+        return self.manifest.folder / str(self.files[row])
+
+    def check_file(self, row: int) -> None:
+        """Hash a frame file before its first use. Raises InputError when it is not the file that was extracted."""
+        path = str(self.files[row])
+        artifact = Artifact(path=path, bytes=int(self.sizes[row]), sha256=self.hashes[row].decode())
+        check_artifact(self.manifest, artifact, hashed=True)
+
+    def rows_of_split(self, split: str, part: str) -> np.ndarray:
+        """(n,) int64: rows whose split_<split> is `part` ("train" or "test"). Raises InputError when there is no such split."""
+        column = f"split_{split.removeprefix('split_')}"
+        if column not in self.rows.columns:
+            there = ", ".join(name.removeprefix("split_") for name in self.split_columns) or "none"
+            raise InputError(f"{self.manifest.path} has no split {split} (splits there: {there}): name one of them with --split.")
+        return np.flatnonzero(self.rows[column].to_numpy() == part)
+
+
+def read_frames(manifest: Manifest) -> FramesTable:
+    """Read videos.csv of an extraction and check it against its manifest. Raises InputError."""
+    path = manifest.artifact_path("videos.csv")
+    try:
+        rows = pd.read_csv(path, dtype={"id": str, "frames_file": str, "source": str, "label_name": str, "group": str}, keep_default_na=False)
+        frames = rows["frames"].to_numpy(np.int64)
+        fps = rows["fps"].to_numpy(np.float64)
+        files = rows["frames_file"].to_numpy(object)
+    except (ValueError, KeyError, OSError) as error:
+        raise InputError(f"{path} is no table of videos ({error}): make it anew with `rspnet extract --force`.") from error
+    listed = {artifact.path.rstrip("/"): artifact for artifact in manifest.artifacts}
+    found = [listed.get(str(file).rstrip("/")) for file in files]
+    if not len(rows) or frames.min() < 1 or not np.isfinite(fps).all() or fps.min() <= 0 or None in found:
+        raise InputError(f"{path} has rows without frames, rate or frame file: make it anew with `rspnet extract --force`.")
+    known = [artifact for artifact in found if artifact is not None]
+    return FramesTable(
+        manifest=manifest,
+        rows=rows,
+        frames=frames,
+        fps=fps,
+        files=np.array([artifact.path for artifact in known], dtype=object),
+        hashes=np.array([artifact.sha256.encode() for artifact in known], dtype="S64"),
+        sizes=np.array([artifact.bytes for artifact in known], dtype=np.int64),
+    )
