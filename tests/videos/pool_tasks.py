@@ -21,6 +21,10 @@ def work(task: tuple[str, object]) -> object:
     if kind == "note and hang":  # leaves its process id in a folder, then never returns
         Path(str(argument), str(os.getpid())).touch()
         time.sleep(600)
+    if kind == "wait for note":
+        while not any(Path(str(argument)).iterdir()):
+            time.sleep(0.02)
+        return argument
     if kind == "hang in C":  # the regular expression engine holds the interpreter's lock: no thread of this process runs
         re.match(r"(a+)+$", "a" * 64 + "b")
     if kind == "die":
