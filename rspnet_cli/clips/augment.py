@@ -1,0 +1,155 @@
+"""Augmentation on the training device: one draw per clip, the whole batch at once on a GPU, clip by clip on a CPU; the same result.
+
+Reference order: crop and resize (in [0, 1], not rounded) -> grayscale -> brightness, contrast, saturation, hue in random order,
+clamped after each -> flip -> ImageNet mean and deviation. `aug_plus`: jitter before grayscale, then blur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rspnet_cli.clips.dataset import ClipBatch
+from rspnet_cli.clips.draws import BRIGHTNESS, CONTRAST, HUE, ClipDraw
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+_GREY = (0.2989, 0.587, 0.114)
+
+
+def augment(batch: ClipBatch, *, size: int, order: str, device: torch.device) -> Tensor:
+    """uint8 crops and their draws -> clips (N, 3, L, size, size) float32, normalised, channels_last_3d.
+
+    On a CPU clip by clip: a clip stays in the cache, twice as fast as the whole batch (measured at 112 px). On other devices in one go.
+    """
+    draws = batch.draws
+    num_frames = batch.num_frames
+    out = torch.empty((len(draws), num_frames, size, size, 3), device=device).permute(0, 4, 1, 2, 3)  # (N, 3, L, S, S)
+    if device.type == "cpu":
+        for index, draw in enumerate(draws):
+            resized = _resize_crop(batch.crop(index), size)[None]  # (1, 3, L, S, S)
+            out[index] = _colour(resized, [draw], order)[0]
+    else:
+        out.copy_(_colour(_resize_crops(batch, size, device), draws, order))
+    return out
+
+
+def _colour(clips: Tensor, draws: Sequence[ClipDraw], order: str) -> Tensor:
+    """Everything after the crop, for clips (n, 3, L, S, S) in [0, 1], which are overwritten."""
+    if order == "reference":
+        clips = _jitter(_grayscale(clips, draws), draws)
+    else:
+        clips = _blur(_grayscale(_jitter(clips, draws), draws), draws)
+    clips = _where(clips, [draw.flip for draw in draws], lambda chosen: chosen.flip(-1))
+    mean, std = (clips.new_tensor(values).view(3, 1, 1, 1) for values in (MEAN, STD))
+    return (clips - mean) / std
+
+
+def _where(clips: Tensor, chosen: Sequence[bool], change) -> Tensor:  # type: ignore[no-untyped-def]
+    """Change the chosen clips alone. The choice is known on the host, so no device is waited for."""
+    rows = np.flatnonzero(chosen)
+    if len(rows) == len(clips):
+        changed: Tensor = change(clips)
+        return changed
+    if len(rows):
+        index = torch.from_numpy(rows).to(clips.device, non_blocking=True)
+        clips.index_copy_(0, index, change(clips.index_select(0, index)))
+    return clips
+
+
+def _grey(clips: Tensor) -> Tensor:
+    """Luma of (n, 3, L, S, S): (n, 1, L, S, S)."""
+    red, green, blue = clips.unbind(1)
+    return (_GREY[0] * red + _GREY[1] * green).add_(blue, alpha=_GREY[2])[:, None]
+
+
+def _grayscale(clips: Tensor, draws: Sequence[ClipDraw]) -> Tensor:
+    return _where(clips, [draw.grayscale for draw in draws], lambda chosen: _grey(chosen).expand_as(chosen).contiguous())
+
+
+def _jitter(clips: Tensor, draws: Sequence[ClipDraw]) -> Tensor:
+    for position in range(4):
+        ops = [draw.ops[position] if position < len(draw.ops) else None for draw in draws]
+        for op in sorted({op for op in ops if op is not None}):
+            rows = [index for index, value in enumerate(ops) if value == op]
+            factor = torch.tensor([draws[index].factors[op] for index in rows]).to(clips.device, non_blocking=True).view(-1, 1, 1, 1, 1)
+            clips = _where(clips, [value == op for value in ops], lambda chosen, op=op, factor=factor: _colour_op(chosen, op, factor))
+    return clips
+
+
+def _colour_op(clips: Tensor, op: int, factor: Tensor) -> Tensor:
+    """One colour operation on clips (n, 3, L, S, S), factor (n, 1, 1, 1, 1)."""
+    if op == HUE:
+        return _shift_hue(clips, factor)
+    if op == BRIGHTNESS:
+        return (clips * factor).clamp_(0, 1)
+    # Contrast moves away from one mean grey over all frames of the clip, saturation from each pixel's own grey.
+    grey = _grey(clips)
+    pivot = grey.mean((1, 2, 3, 4), keepdim=True) if op == CONTRAST else grey
+    return torch.lerp(pivot.expand_as(clips), clips, factor).clamp_(0, 1)
+
+
+def _shift_hue(clips: Tensor, shift: Tensor) -> Tensor:
+    """Turn the hue of (n, 3, L, S, S) in [0, 1] by `shift` turns, through HSV."""
+    red, green, blue = clips.unbind(1)
+    value, low = clips.amax(1), clips.amin(1)
+    chroma = value - low
+    safe = torch.where(chroma == 0, 1.0, chroma)
+    # Hue in sixths of a turn, from whichever channel is largest.
+    hue = torch.where(
+        value == red, (green - blue) / safe, torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe)
+    ).add_(6 * shift[:, 0])
+    # Back to RGB without branches: channel = value - chroma * max(0, min(k, 4 - k, 1)), k = (offset + hue) mod 6, offset 5, 3, 1.
+    channels = []
+    for offset in (5, 3, 1):
+        k = torch.remainder(offset + hue, 6)
+        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1))
+    return torch.stack(channels, 1).clamp_(0, 1)
+
+
+def _blur(clips: Tensor, draws: Sequence[ClipDraw]) -> Tensor:
+    return _where(clips, [draw.blur for draw in draws], _gaussian_blur)
+
+
+def _gaussian_blur(clips: Tensor) -> Tensor:
+    """3 x 3 Gaussian, sigma 1.5, zeros beyond the edge: (n, 3, L, S, S) -> same."""
+    weights = torch.exp(-(torch.arange(-1.0, 2.0, device=clips.device) ** 2) / (2 * 1.5**2))
+    kernel = torch.outer(weights, weights) / weights.sum() ** 2
+    planes = clips.reshape(-1, 1, *clips.shape[-2:])
+    return F.conv2d(planes, kernel[None, None], padding=1).view(clips.shape)
+
+
+def _resize_crop(frames: Tensor, size: int) -> Tensor:
+    """One crop (L, h, w, 3) uint8 -> (3, L, size, size) float32 in [0, 1], bilinear without antialias."""
+    planes = frames.float().div_(255).permute(0, 3, 1, 2)  # (L, 3, h, w), channels last in memory: the fast path
+    resized = F.interpolate(planes, (size, size), mode="bilinear", align_corners=False)
+    return resized.permute(1, 0, 2, 3).contiguous()
+
+
+def _resize_crops(batch: ClipBatch, size: int, device: torch.device) -> Tensor:
+    """All crops at once: (N, 3, L, size, size) float32 in [0, 1].
+
+    Two interpolation matrices per clip give exactly the bilinear resize of its crop; grid_sample would read past the crop's edge.
+    """
+    padded = batch.padded(device)  # (N, L, Hmax, Wmax, 3) uint8
+    heights, widths = (torch.tensor([draw.box[side] for draw in batch.draws]) for side in (2, 3))
+    rows = _interpolation(heights, padded.shape[2], size).to(device, non_blocking=True)  # (N, S, Hmax)
+    columns = _interpolation(widths, padded.shape[3], size).to(device, non_blocking=True)  # (N, S, Wmax)
+    pixels = padded.permute(0, 4, 1, 2, 3).float().div_(255)  # (N, 3, L, Hmax, Wmax)
+    return torch.einsum("nsh,nclhw,ntw->nclst", rows, pixels, columns)
+
+
+def _interpolation(lengths: Tensor, longest: int, size: int) -> Tensor:
+    """Bilinear weights (align_corners=False) from `lengths` (N,) source pixels to `size`: (N, size, longest), rows summing to 1."""
+    last = (lengths - 1)[:, None]
+    position = ((torch.arange(size) + 0.5) * (lengths[:, None] / size) - 0.5).clamp_min(0).minimum(last)  # (N, S)
+    low = position.floor().long()
+    weight = position - low
+    matrix = torch.zeros(len(lengths), size, longest)
+    matrix.scatter_add_(2, low[..., None], (1 - weight)[..., None])
+    matrix.scatter_add_(2, (low + 1).minimum(last)[..., None], weight[..., None])
+    return matrix

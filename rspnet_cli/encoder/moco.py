@@ -1,0 +1,126 @@
+"""Momentum contrast (He et al., CVPR 2020) as RSPNet uses it: query and key encoder, EMA update, queue, shuffled batch norm."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rspnet_cli import distributed
+from rspnet_cli.encoder.encoder import Encoder
+
+Embeddings = tuple[Tensor, Tensor]
+"""(A, M): appearance and motion, each (B, D), L2-normalised."""
+
+
+class MoCo(nn.Module):
+    """The trained query encoder, its exponential moving average (the key encoder), and the queue of appearance keys."""
+
+    queue: Tensor
+    """(D, K) float32: keys of earlier batches, L2-normalised columns; random at the start."""
+    queue_videos: Tensor
+    """(K,) int64: the video each column came from; -1 for the random ones."""
+    queue_ptr: Tensor
+    """() int64: where the next keys go."""
+
+    def __init__(self, query: Encoder, *, embedding_dim: int, queue_size: int, momentum: float, bn_splits: int = 1) -> None:
+        super().__init__()
+        self.query = query
+        self.key = copy.deepcopy(query).requires_grad_(False)
+        self.momentum, self.bn_splits = momentum, bn_splits
+        self.register_buffer("queue", F.normalize(torch.randn(embedding_dim, queue_size), dim=0))
+        self.register_buffer("queue_videos", torch.full((queue_size,), -1, dtype=torch.int64))
+        self.register_buffer("queue_ptr", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def update_key_encoder(self) -> None:
+        """theta_k = momentum * theta_k + (1 - momentum) * theta_q, parameters only: batch norm keeps its own statistics."""
+        torch._foreach_lerp_(list(self.key.parameters()), list(self.query.parameters()), 1 - self.momentum)
+
+    def embed_queries(self, clips: Tensor, project: nn.Module) -> Embeddings:
+        """Query pass with gradient, not shuffled: (b, 3, T, S, S) -> (A, M). `project`: the query encoder's projection, as DDP wraps it."""
+        return _in_splits(project, clips, self.bn_splits)
+
+    @torch.no_grad()
+    def embed_keys(self, clips: Tensor, shuffle: np.ndarray) -> Embeddings:
+        """Key pass without gradient, shuffled over ranks and bn_splits and put back: (b, 3, T, S, S) -> (A, M).
+
+        Shuffling keeps batch norm from telling the query which key is its own (MoCo, section 3.3). With one process and one split it would only
+        reorder a batch, so it is left out. shuffle: (global batch,) permutation, equal on every rank.
+        """
+        ranks = distributed.world_size()
+        if ranks * self.bn_splits == 1:
+            embeddings: Embeddings = self.key.project(clips)
+            return embeddings
+        order = torch.from_numpy(shuffle).to(clips.device)
+        mine = slice(distributed.rank() * len(clips), (distributed.rank() + 1) * len(clips))
+        shuffled = distributed.all_gather_rows(clips)[order[mine]]
+        back = torch.argsort(order)[mine]
+        appearance, motion = _in_splits(_Projection(self.key), shuffled, self.bn_splits)
+        return distributed.all_gather_rows(appearance)[back], distributed.all_gather_rows(motion)[back]
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor, videos: Tensor) -> None:
+        """Replace the oldest keys by this step's, of all ranks: keys (b, D), videos (b,)."""
+        keys, videos = distributed.all_gather_rows(keys), distributed.all_gather_rows(videos)
+        # The queue holds a whole number of global batches, so a batch never wraps around its end.
+        places = self.queue_ptr + torch.arange(len(keys), device=keys.device)
+        self.queue.index_copy_(1, places, keys.T.to(self.queue.dtype))
+        self.queue_videos.index_copy_(0, places, videos)
+        self.queue_ptr.copy_((self.queue_ptr + len(keys)) % self.queue.shape[1])
+
+
+class _Projection(nn.Module):
+    """An encoder whose forward is its projection, the form in which DDP can wrap it. Its state dict keys begin with `encoder.`."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, clips: Tensor) -> Embeddings:
+        embeddings: Embeddings = self.encoder.project(clips)
+        return embeddings
+
+
+def query_projection(moco: MoCo, device: torch.device) -> nn.Module:
+    """The query encoder's projection as a module; under torchrun wrapped so that gradients are averaged over ranks.
+
+    Batch norm is per rank; rank 0's running statistics are everybody's (broadcast before each pass), as released.
+    """
+    projection = _Projection(moco.query)
+    if distributed.world_size() == 1:
+        return projection
+    return nn.parallel.DistributedDataParallel(projection, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def _in_splits(project: nn.Module, clips: Tensor, splits: int) -> Embeddings:
+    """Project sub-batch by sub-batch, each with batch-norm statistics of its own.
+
+    The running statistics follow the first sub-batch, as those of rank 0 do under torchrun: so both give equal encoders.
+    """
+    if splits == 1:
+        embeddings: Embeddings = project(clips)
+        return embeddings
+    parts = []
+    for number, part in enumerate(clips.chunk(splits)):
+        with _frozen_statistics(project, frozen=number > 0):
+            parts.append(project(part))
+    return torch.cat([appearance for appearance, _ in parts]), torch.cat([motion for _, motion in parts])
+
+
+@contextmanager
+def _frozen_statistics(module: nn.Module, *, frozen: bool) -> Iterator[None]:
+    """Batch norm still normalises by the batch, but leaves its running statistics alone."""
+    norms = [(layer, layer.momentum) for layer in module.modules() if isinstance(layer, nn.BatchNorm3d)] if frozen else []
+    try:
+        for layer, _ in norms:
+            layer.momentum = 0.0
+        yield
+    finally:
+        for layer, momentum in norms:
+            layer.momentum = momentum

@@ -1,0 +1,62 @@
+"""One RSPNet training step up to the loss: play both clips at their speeds, embed, compare, renew the queue."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rspnet_cli import distributed
+from rspnet_cli.clips.draws import StepDraw
+from rspnet_cli.config import PretrainConfig
+from rspnet_cli.encoder.moco import MoCo
+from rspnet_cli.training.objective import Figures, instance_loss, ranking_loss, rsp_accuracy, top_k_accuracy
+
+
+def play(clips: Tensor, fast: Tensor, *, speed: int, frames: int) -> Tensor:
+    """Play loaded clips (b, 3, L, S, S) at speed 1 (the first T frames) or, where `fast`, at `speed` (frames 0, s, 2s, ...): (b, 3, T, S, S).
+
+    Both speeds start on the same frame.
+    """
+    steps = torch.arange(frames, device=clips.device)
+    indices = steps * torch.where(fast, speed, 1)[:, None]  # (b, T)
+    rows = torch.arange(len(clips), device=clips.device)[:, None]
+    # Through (b, L, S, S, 3), the layout in memory, so that a frame is copied in one piece and the result is channels_last_3d.
+    return clips.permute(0, 2, 3, 4, 1)[rows, indices].permute(0, 4, 1, 2, 3)
+
+
+def rspnet_step(
+    moco: MoCo, project: nn.Module, clips: Tensor, videos: Tensor, draw: StepDraw, config: PretrainConfig
+) -> tuple[Tensor, Figures]:
+    """The loss of a batch, shape () with gradient, and its figures; updates the key encoder and the queue.
+
+    clips: (2 b, 3, L, S, S), the queries and then the keys of b videos of this rank. videos: (b,) int64. draw: of the global batch. The order of the
+    passes is that of the released code.
+    """
+    own_share = slice(distributed.rank() * len(videos), (distributed.rank() + 1) * len(videos))
+    fast = torch.from_numpy(draw.fast[own_share]).to(clips.device, non_blocking=True)
+    query_clips, key_clips = clips.chunk(2)
+    frames, temperature = config.clip.frames, config.moco.temperature
+
+    moco.update_key_encoder()
+    # k' first, then k: batch norm of the key encoder sees them in this order.
+    other_a, other_m = moco.embed_keys(play(key_clips, ~fast, speed=draw.speed, frames=frames), draw.shuffles[0])
+    key_a, key_m = moco.embed_keys(play(key_clips, fast, speed=draw.speed, frames=frames), draw.shuffles[1])
+    query_a, query_m = moco.embed_queries(play(query_clips, fast, speed=draw.speed, frames=frames), project)
+
+    own = moco.queue_videos[None] == videos[:, None] if config.moco.mask_same_video else None
+    loss_avid, logits, logits_other = instance_loss(query_a, key_a, other_a, moco.queue.clone(), temperature=temperature, own=own)
+    loss_rsp = ranking_loss(query_m, key_m, other_m, temperature=temperature, margin=config.objective.margin)
+    loss = config.objective.avid_weight * loss_avid + config.objective.rsp_weight * loss_rsp
+    with torch.no_grad():
+        figures = Figures(
+            loss=loss.detach(),
+            loss_avid=loss_avid.detach(),
+            loss_rsp=loss_rsp.detach(),
+            avid_top1=top_k_accuracy(logits, 1),
+            avid_top5=top_k_accuracy(logits, 5),
+            avid_other_top1=top_k_accuracy(logits_other, 1),
+            avid_other_top5=top_k_accuracy(logits_other, 5),
+            rsp_accuracy=rsp_accuracy(query_m, key_m, other_m),
+        )
+    moco.enqueue(other_a, videos)  # the other-speed keys, as released
+    return loss, figures
