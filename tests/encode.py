@@ -39,6 +39,7 @@ class Codec:
 
 _X264 = "bframes={b}:keyint=12:min-keyint=12:scenecut=0:open-gop={open}:threads=1:mbtree=0"
 _X265 = "bframes=3:keyint=12:min-keyint=12:scenecut=0:open-gop={open}:pools=1:frame-threads=1:log-level=none"
+_GOOD = {"flags": "+qscale", "global_quality": str(3 * 118)}  # quantiser 3 times FF_QP2LAMBDA
 CODECS = {
     "h264": Codec("libx264", ".mp4", options={"x264-params": _X264.format(b=3, open=0), "preset": "fast"}),
     "h264-open-gop": Codec("libx264", ".mp4", options={"x264-params": _X264.format(b=3, open=1), "preset": "fast"}),
@@ -48,14 +49,12 @@ CODECS = {
     "h264-flv": Codec("libx264", ".flv", options={"x264-params": _X264.format(b=2, open=0), "preset": "fast"}),
     "hevc": Codec("libx265", ".mp4", options={"x265-params": _X265.format(open=0), "preset": "ultrafast"}),
     "hevc-open-gop": Codec("libx265", ".mp4", options={"x265-params": _X265.format(open=1), "preset": "ultrafast"}),
-    "mpeg4": Codec("mpeg4", ".avi", options={"bf": "2", "g": "12", "q": "3", "flags": "qscale"}),
+    "mpeg4": Codec("mpeg4", ".avi", options={"bf": "2", "g": "12", **_GOOD}),
     "mpeg2": Codec("mpeg2video", ".mpg", options={"bf": "2", "g": "12"}),
-    "vp9": Codec(
-        "libvpx-vp9", ".webm", options={"deadline": "realtime", "cpu-used": "8", "g": "12", "lag-in-frames": "12"}
-    ),
-    "av1": Codec("libsvtav1", ".mp4", options={"preset": "13", "svtav1-params": "lp=1", "g": "12"}),
-    "mjpeg": Codec("mjpeg", ".avi", "yuvj420p", {"q": "3", "flags": "qscale"}),
-    "wmv2": Codec("wmv2", ".wmv", options={"q": "3", "flags": "qscale"}),
+    "vp9": Codec("libvpx-vp9", ".webm", options={"deadline": "realtime", "cpu-used": "8", "g": "12", "lag-in-frames": "12"}),
+    "av1": Codec("libsvtav1", ".mp4", options={"preset": "13", "svtav1-params": "lp=1:pred-struct=1:crf=20", "g": "12"}),
+    "mjpeg": Codec("mjpeg", ".avi", "yuvj420p", _GOOD),
+    "wmv2": Codec("wmv2", ".wmv", options=_GOOD),
     "ffv1": Codec("ffv1", ".mkv"),
 }
 
@@ -133,9 +132,7 @@ def encode(
     pictures = [as_video_frame(frame, kind.pix_fmt) for frame in frames]
     base = time_base or (Fraction(1, 90_000) if times_s is not None else 1 / Fraction(fps))
     with av.open(str(path), "w", options=container_options) as container:
-        stream: Any = container.add_stream(
-            kind.encoder, rate=Fraction(fps), options=dict(kind.options) | (options or {})
-        )
+        stream: Any = container.add_stream(kind.encoder, rate=Fraction(fps), options=dict(kind.options) | (options or {}))
         stream.width, stream.height, stream.pix_fmt = pictures[0].width, pictures[0].height, kind.pix_fmt
         stream.thread_count = 1
         stream.time_base = stream.codec_context.time_base = base
@@ -146,11 +143,7 @@ def encode(
             setattr(stream.codec_context, name, value)
         if rotation or hflip:
             stream.set_display_rotation(-rotation, hflip=hflip)
-        sound: Any = (
-            container.add_stream("aac" if path.suffix in {".mp4", ".mov", ".mkv"} else "mp2", rate=48_000)
-            if audio_s
-            else None
-        )
+        sound: Any = container.add_stream("aac" if path.suffix in {".mp4", ".mov", ".mkv"} else "mp2", rate=48_000) if audio_s else None
         if sound is not None:
             for block in _silence(audio_s, sound):
                 container.mux(sound.encode(block))
@@ -188,9 +181,7 @@ def as_video_frame(picture: Frame | av.VideoFrame, pix_fmt: str) -> av.VideoFram
     """An RGB array as a frame in `pix_fmt`, by the BT.601 matrix (full range for yuvj formats)."""
     if isinstance(picture, av.VideoFrame):
         return picture
-    return av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
-        format=pix_fmt, dst_colorspace="ITU601", threads=1
-    )
+    return av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pix_fmt, dst_colorspace="ITU601", threads=1)
 
 
 def _silence(seconds: float, sound: Any) -> Iterable[av.AudioFrame]:
@@ -251,7 +242,7 @@ def ffconcat(path: Path, other: Path) -> Path:
 
 def pixel_bomb(path: Path, size: tuple[int, int] = (9000, 8000)) -> Path:
     """A small file that holds one enormous picture."""
-    return encode(path, [_grey(*size)], Codec("mjpeg", path.suffix, "yuvj420p", {"q": "31", "flags": "qscale"}), fps=1)
+    return encode(path, [_grey(*size)], Codec("mjpeg", path.suffix, "yuvj420p", {}), fps=1)
 
 
 def _grey(width: int, height: int) -> av.VideoFrame:

@@ -1,0 +1,153 @@
+"""Open a foreign media file with FFmpeg, and nothing but a media file: what a name on disk stands for is checked before FFmpeg sees it.
+
+FFmpeg also plays text files that name other files or addresses (concat, HLS, ...), devices and pictures. Only the container formats
+below are opened, by absolute path, with the `file` protocol alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from rspnet_cli.videos.broken import BrokenVideo
+
+# FFmpeg's names of the demuxers: mp4 and mov, avi, mkv and webm, wmv, flv, mpg and vob, ts, ogv, mxf, nut, rm, dv, ivf, y4m.
+FORMATS = ("mov", "avi", "matroska", "asf", "flv", "mpeg", "mpegts", "ogg", "mxf", "nut", "rm", "dv", "ivf", "yuv4mpegpipe")
+
+_KINDS = (
+    (stat.S_ISDIR, "is a folder"),
+    (stat.S_ISFIFO, "is a named pipe (FIFO), not a file"),
+    (stat.S_ISCHR, "is a device, not a file"),
+    (stat.S_ISBLK, "is a device, not a file"),
+    (stat.S_ISSOCK, "is a socket, not a file"),
+)
+
+
+def open_container(path: Path, *, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> tuple[InputContainer, VideoStream]:
+    """Open a file and find its video stream, ready to decode in one thread. The caller closes the container.
+
+    max_pixels bounds every picture before memory is taken for it. Raises BrokenVideo.
+    """
+    check_file(path)
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(formats), "max_pixels": str(max_pixels)}
+    try:
+        # By absolute path: a relative name such as `http:x` would be taken for an address.
+        container = av.open(os.path.abspath(path), "r", options=options, metadata_errors="replace")  # noqa: PTH100 (keeps links as they are)
+    except av.error.ArgumentError as error:
+        raise BrokenVideo(
+            path, "is not a video file: what it holds is text, a playlist, a picture or another format that is not opened"
+        ) from error
+    except Exception as error:  # beside its own errors PyAV lets ValueError, LookupError and others through
+        raise BrokenVideo(path, open_failure(error)) from error
+    try:
+        if not set(container.format.name.split(",")) & set(formats):
+            raise BrokenVideo(path, f"is not a video file (its format is {container.format.name})")
+        stream = _video_stream(path, container)
+        stream.codec_context.options = {"max_pixels": str(max_pixels)}
+        # Frame threads can hang for ever when a container is left before its end (PyAV#1962); many videos at once use the cores better.
+        stream.codec_context.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+    except BaseException:
+        container.close()
+        raise
+    return container, stream
+
+
+def check_file(path: Path) -> None:
+    """Raise BrokenVideo unless `path` is, or links to, a regular file that may be read and is not empty."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise BrokenVideo(path, "is a link to a file that does not exist" if path.is_symlink() else "does not exist") from error
+        if error.errno == errno.ELOOP:
+            raise BrokenVideo(path, "is a link in a loop of links") from error
+        raise BrokenVideo(path, f"cannot be read ({error_words(error)})") from error
+    for is_kind, reason in _KINDS:
+        if is_kind(status.st_mode):
+            raise BrokenVideo(path, reason)
+    if not os.access(path, os.R_OK):
+        raise BrokenVideo(path, "may not be read by this user (permission denied)")
+    if status.st_size == 0:
+        raise BrokenVideo(path, "is empty (0 bytes)")
+
+
+def open_failure(error: Exception) -> str:
+    """In words, why FFmpeg could not open a file."""
+    if isinstance(error, av.error.InvalidDataError):
+        return "is not a video file, or its header is damaged or cut off"
+    if isinstance(error, av.error.EOFError):
+        return "ends within its header"
+    return f"cannot be opened as a video ({error_words(error)})"
+
+
+def error_words(error: Exception) -> str:
+    """The system's or the library's words for an error, without codes and file names."""
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(words)[:1].lower() + str(words)[1:]
+
+
+def _video_stream(path: Path, container: InputContainer) -> VideoStream:
+    pictures = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not pictures:
+        raise BrokenVideo(path, "has no video stream" + (", only a cover picture" if container.streams.video else ""))
+    # The type stubs say that there always is one; there is none without a decoder.
+    known = [stream for stream in pictures if getattr(stream, "codec_context", None) is not None]
+    if not known:
+        raise BrokenVideo(path, "is compressed by a video codec that this FFmpeg cannot decode")
+    return known[0]
+
+
+def declared_frames(container: InputContainer, stream: VideoStream) -> int | None:
+    """How many pictures the file says it holds, None where its format does not say (mkv, webm, flv, ts, mpg, fragmented mp4).
+
+    Taken from the index where there is a whole one: pictures that an edit list hides count in the header, but will not come.
+    """
+    names = container.format.name.split(",")
+    if stream.frames <= 0 or not {"mov", "avi"} & set(names):
+        return None
+    entries = list(stream.index_entries)
+    if "mov" in names and entries:
+        return sum(not entry.is_discard for entry in entries)
+    # The index of an avi lies at its end. It leaves out the "same picture again" entries, which the header counts.
+    if entries and entries[-1].timestamp >= stream.frames - 1:
+        return len(entries)
+    return stream.frames
+
+
+def missing_bytes(path: Path) -> int:
+    """How many bytes a Matroska or WebM file lacks at its end, by the size its header states; 0 where it states none.
+
+    FFmpeg reads such a file to the cut and reports nothing.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"\x1a\x45\xdf\xa3":
+            return 0
+        header_bytes = _vint(file)
+        if header_bytes is None:
+            return 0
+        file.seek(header_bytes, os.SEEK_CUR)
+        if file.read(4) != b"\x18\x53\x80\x67":
+            return 0
+        segment_bytes = _vint(file)
+        if segment_bytes is None:
+            return 0
+        return max(0, file.tell() + segment_bytes - os.fstat(file.fileno()).st_size)
+
+
+def _vint(file: BinaryIO) -> int | None:
+    """A variable-length integer of EBML: the leading zero bits of the first byte tell its length; all ones mean "unknown"."""
+    first = file.read(1)
+    if not first or first[0] == 0:
+        return None
+    length = 9 - first[0].bit_length()
+    value = int.from_bytes(first + file.read(length - 1)) & ((1 << 7 * length) - 1)
+    return None if value == (1 << 7 * length) - 1 else value

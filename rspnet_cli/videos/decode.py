@@ -1,0 +1,231 @@
+"""Any video file -> its pictures with their times; or why the file is broken.
+
+Foreign videos are hostile input. All commands read them through here, with the same limits: container.py decides what is opened, each
+picture is bounded in pixels by the header and again when it has decoded, and a file is whole only if all that it declares is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from rspnet_cli.videos.broken import BrokenVideo
+from rspnet_cli.videos.container import declared_frames, error_words, missing_bytes, open_container
+from rspnet_cli.videos.picture import Orientation, UnsupportedColour, display_size, orientation_of, rgb_of, to_picture
+from rspnet_cli.videos.timestamps import MAX_GAP, Timeline, store_timescale
+
+__all__ = ["MAX_PIXELS", "BrokenVideo", "Video", "VideoInfo", "open_video"]
+
+MAX_PIXELS = 64_000_000
+# Clocks of these formats start anywhere (a recording of a broadcast at 26 h): times count from the start of the file, as players do.
+_FREE_CLOCKS = {"mpeg", "mpegts"}
+DEFAULT_RATE = Fraction(25)
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file says about its video, before all of it has been decoded."""
+
+    width: int
+    """Pixels, upright and with square pixels, as a player shows it."""
+    height: int
+    rate: float
+    """Frames per second by the header; the times of the frames are the truth."""
+    declared: int | None
+    """Pictures that the file says it holds; None where its format does not say."""
+    container: str
+    codec: str
+
+
+def open_video(path: Path, *, max_pixels: int = MAX_PIXELS, keep_partial: bool = False) -> Video:
+    """Open a video file; use it in a `with` block, once: it is read from the start to the end.
+
+    max_pixels: largest picture. keep_partial: of a truncated or damaged file give what decodes before the damage, instead of BrokenVideo at
+    its end. Raises BrokenVideo for everything that is no video, also for one without a single picture.
+    """
+    return Video(path, max_pixels=max_pixels, keep_partial=keep_partial)
+
+
+class Video(AbstractContextManager["Video"]):
+    """An open video. The counts below are final when all its pictures have been taken.
+
+    decoded: pictures so far. corrupt_frames: those that the decoder flagged as damaged. repaired_timestamps: times that were missing or did
+    not increase. partial: the file ended early and keep_partial was set. time_base: seconds per tick.
+    """
+
+    def __init__(self, path: Path, *, max_pixels: int, keep_partial: bool) -> None:
+        self.path = path
+        self.max_pixels = max_pixels
+        self.keep_partial = keep_partial
+        self.decoded = 0
+        self.corrupt_frames = 0
+        self.partial = False
+        self._error: str | None = None
+        self._packets = 0
+        self._last_packet_corrupt = False
+        self._last_frame_corrupt = False
+        self._container, self._stream = open_container(path, max_pixels=max_pixels)
+        try:
+            context = self._stream.codec_context
+            self._check_size(context.width, context.height)
+            self.declared = declared_frames(self._container, self._stream)
+            rate = self._stream.guessed_rate or self._stream.average_rate or DEFAULT_RATE
+            self.rate = Fraction(rate) if 0 < rate <= 1000 else DEFAULT_RATE
+            self.time_base = Fraction(self._stream.time_base or 1 / self.rate)
+            gap = int(MAX_GAP / (self.time_base * store_timescale(self.time_base)))
+            self._timeline = Timeline(nominal=round(1 / (self.rate * self.time_base)), gap=gap)
+            self._frames = self._decode()
+            first = next(self._frames, None)
+            if first is None:
+                raise BrokenVideo(path, f"has no picture that decodes{f' ({self._error})' if self._error else ''}", 0, self.declared)
+            self._first = first
+            self.orientation: Orientation = orientation_of(first)
+            aspect = self._stream.sample_aspect_ratio
+            width, height = display_size(first.width, first.height, Fraction(aspect) if aspect else None, self.orientation)
+            self._check_size(width, height)
+            self.info = VideoInfo(width, height, float(self.rate), self.declared, self._container.format.name, context.name)
+        except BaseException:
+            self._container.close()
+            raise
+
+    @property
+    def repaired_timestamps(self) -> int:
+        """How many times had to be made up so far."""
+        return self._timeline.repaired
+
+    def frames(self) -> Iterator[tuple[float, np.ndarray]]:
+        """(time in seconds, RGB (H, W, 3) uint8 at `info`'s size) of every picture. Raises BrokenVideo."""
+        size = (self.info.width, self.info.height)
+        for ticks, frame in self.decoded_frames():
+            try:
+                picture = to_picture(frame, size, self.orientation, "rgb24")
+            except UnsupportedColour as error:
+                raise self.unsupported(error) from error
+            yield float(ticks * self.time_base), np.ascontiguousarray(rgb_of(picture))
+
+    def decoded_frames(self) -> Iterator[tuple[int, VideoFrame]]:
+        """(time in ticks of `time_base`, frame as decoded) of every picture, times strictly increasing. Raises BrokenVideo.
+
+        One picture is held back: whether to believe its time depends on the next one's, and the last of a cut file may be half a picture.
+        """
+        origin = self._origin()
+        held = self._first
+        for frame in self._frames:
+            yield self._timeline.next(_ticks(held, origin), _ticks(frame, origin)), held
+            held = frame
+        problem = self._problem()
+        if problem is not None:
+            if not self.keep_partial:
+                raise BrokenVideo(self.path, problem, self.decoded, self.declared)
+            self.partial = True
+            if held.is_corrupt or self._last_packet_corrupt:
+                self.corrupt_frames -= held.is_corrupt
+                return
+        yield self._timeline.next(_ticks(held, origin), None), held
+
+    def unsupported(self, error: UnsupportedColour) -> BrokenVideo:
+        """The reason for a colour matrix that cannot be converted."""
+        return BrokenVideo(self.path, f"uses a colour matrix that cannot be converted ({error})")
+
+    def close(self) -> None:
+        """Close the file; a container that is left to the garbage collector leaks (PyAV#1117)."""
+        self._frames.close()
+        self._container.close()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _origin(self) -> int:
+        names = set(self._container.format.name.split(","))
+        if not names & _FREE_CLOCKS or self._container.start_time is None:
+            return 0
+        start = round(Fraction(self._container.start_time, av.time_base) / self.time_base)
+        # Both say when the file begins, the stream's own in exact ticks.
+        own = self._stream.start_time
+        return own if own is not None and abs(own - start) * self.time_base <= Fraction(1, 1000) else start
+
+    def _decode(self) -> Generator[VideoFrame]:
+        """The pictures as they decode, up to the end or the first error after the first picture; what went wrong goes to `_error`."""
+        for packet in self._packets_read():
+            try:
+                frames = self._stream.codec_context.decode(packet)
+            except av.error.EOFError:
+                break
+            except av.FFmpegError as error:
+                if self.decoded == 0:  # a recording may start in the middle; nothing decodes before the first key frame
+                    self._error = self._words(error)
+                    continue
+                self._error = self._words(error)
+                break
+            yield from self._checked(frames)
+        try:
+            rest = self._stream.codec_context.decode(None)  # what the decoder still holds, in front of an error too
+        except av.FFmpegError as error:
+            rest = []
+            if not isinstance(error, av.error.EOFError):
+                self._error = self._error or self._words(error)
+        yield from self._checked(rest)
+
+    def _packets_read(self) -> Iterator[av.Packet[VideoStream]]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError as error:
+                self._error = f"reading failed: {error_words(error)}"
+                return
+            if packet is None:
+                return
+            if packet.size == 0:
+                # The last one, or "the same picture again": a decoder would take it for the end of the stream.
+                self._packets += packet.dts is not None
+                continue
+            self._packets += not packet.is_discard
+            self._last_packet_corrupt = packet.is_corrupt
+            yield packet
+
+    def _checked(self, frames: list[VideoFrame]) -> Iterator[VideoFrame]:
+        for frame in frames:
+            self._check_size(frame.width, frame.height)
+            if self.decoded == 0:
+                self._error = None
+            self.decoded += 1
+            self.corrupt_frames += frame.is_corrupt
+            self._last_frame_corrupt = frame.is_corrupt
+            yield frame
+
+    def _check_size(self, width: int, height: int) -> None:
+        if width * height > self.max_pixels:
+            size = f"{width:,} x {height:,} = {width * height:,} pixels"
+            raise BrokenVideo(self.path, f"has pictures of {size}, beyond the limit of {self.max_pixels:,} (--max-pixels)", self.decoded)
+
+    def _words(self, error: av.FFmpegError) -> str:
+        if isinstance(error, av.error.ArgumentError):
+            return f"a picture has an impossible size or more than {self.max_pixels:,} pixels, the limit (--max-pixels)"
+        return error_words(error)
+
+    def _problem(self) -> str | None:
+        """Why the file is not whole, after its last picture; None if it is."""
+        counts = f"{self.decoded} pictures decode" + ("" if self.declared is None else f" of the {self.declared} it declares")
+        if self._error is not None:
+            return f"is damaged or cut short: {counts}, then an error ({self._error})"
+        if self.declared is not None:
+            # Packets, not pictures: a packet may rightly show nothing (mpeg4's "not coded", the start of an open GOP).
+            return f"is cut short: {counts}" if self._packets < self.declared else None
+        if self._last_frame_corrupt or self._last_packet_corrupt:
+            return f"is cut short: it ends in the middle of a picture; {counts}"
+        missing = missing_bytes(self.path)
+        return f"is cut short: {missing:,} bytes are missing at its end; {counts}" if missing else None
+
+
+def _ticks(frame: VideoFrame, origin: int) -> int | None:
+    return None if frame.pts is None else frame.pts - origin

@@ -1,0 +1,115 @@
+"""The frame store: one file (or folder) per video, written once from a foreign video, then read by frame index, exactly.
+
+`h264` (h264_store.py) is one MP4, `jpeg` (jpeg_store.py) one folder of pictures. Frames are at most `short_side` pixels on the shorter
+side, upright, in square pixels, BT.601, and keep the times of the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from av.video.frame import VideoFrame
+
+from rspnet_cli.errors import InputError
+from rspnet_cli.files import sha256_of, sha256_of_folder
+from rspnet_cli.videos.decode import MAX_PIXELS, BrokenVideo, Video, open_video
+from rspnet_cli.videos.h264_store import DEFAULT_CRF, H264Video, write_h264
+from rspnet_cli.videos.jpeg_store import JpegVideo, write_jpeg
+from rspnet_cli.videos.picture import PictureFormat, UnsupportedColour, stored_size, to_picture
+from rspnet_cli.videos.stored import StoredVideo
+from rspnet_cli.videos.timestamps import average_rate
+
+__all__ = ["StoredInfo", "StoredVideo", "open_store", "write_video"]
+
+Codec = Literal["h264", "jpeg"]
+# The longest side that every H.264 decoder takes.
+MAX_SIDE = 16_384
+
+
+@dataclass(frozen=True)
+class StoredInfo:
+    """What was stored of a video."""
+
+    frames: int
+    """Frames that the reader returns."""
+    fps: float
+    """Frames per second on average."""
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+    """Of the file; of a folder over its sorted lines `sha256 name`."""
+    repaired_timestamps: int
+    corrupt_frames: int
+    """Frames that the decoder of the source flagged as damaged."""
+    partial: bool
+    """The source is cut short or damaged; this is what decoded before."""
+
+
+def write_video(
+    source: Path,
+    target: Path,
+    *,
+    short_side: int,
+    codec: Codec = "h264",
+    crf: int | None = None,
+    keep_partial: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> StoredInfo:
+    """Decode a foreign video and write its frame store at `target` (h264: an .mp4 file; jpeg: a folder), whole or not at all.
+
+    crf: quality of h264 (None: 20). The same source gives the same bytes, in any process. Raises BrokenVideo for the source's faults,
+    DiskFullError where there is no room for the target, InputError for settings that contradict each other.
+    """
+    if codec == "jpeg" and crf is not None:
+        raise InputError("crf is the quality of the h264 store and means nothing for jpeg: leave it out.")
+    with open_video(source, max_pixels=max_pixels, keep_partial=keep_partial) as video:
+        width, height = size = stored_size(video.info.width, video.info.height, short_side)
+        if max(size) > MAX_SIDE:
+            raise BrokenVideo(source, f"has pictures too elongated to store ({width:,} x {height:,} after resizing)")
+        kind: PictureFormat = "yuv420p" if codec == "h264" else "yuvj420p"
+        pictures = _pictures(video, size, kind)
+        if codec == "h264":
+            times = write_h264(
+                pictures, target, size=size, time_base=video.time_base, rate=video.rate, crf=DEFAULT_CRF if crf is None else crf
+            )
+            num_bytes, digest = target.stat().st_size, sha256_of(target)
+        else:
+            times = write_jpeg(pictures, target, size=size, time_base=video.time_base, rate=video.rate)
+            num_bytes, digest = sha256_of_folder(target)
+        return StoredInfo(
+            frames=len(times),
+            fps=average_rate(times[0], times[-1], len(times), video.time_base) or float(video.rate),
+            width=width,
+            height=height,
+            bytes=num_bytes,
+            sha256=digest,
+            repaired_timestamps=video.repaired_timestamps,
+            corrupt_frames=video.corrupt_frames,
+            partial=video.partial,
+        )
+
+
+def open_store(path: Path) -> StoredVideo:
+    """Open what `write_video` wrote, for random access. Raises InputError where it is missing, damaged, or something else."""
+    if path.is_dir():
+        return JpegVideo(path)
+    if not path.exists():
+        raise InputError(f"{path} is missing: copy it back, or extract the videos again with `rspnet extract --force`.")
+    return H264Video(path)
+
+
+def _pictures(video: Video, size: tuple[int, int], kind: PictureFormat) -> Iterator[tuple[int, VideoFrame]]:
+    """(ticks, upright picture of the stored size) of every frame. There is at least one, or BrokenVideo."""
+    num_pictures = 0
+    for ticks, frame in video.decoded_frames():
+        try:
+            yield ticks, to_picture(frame, size, video.orientation, kind)
+        except UnsupportedColour as error:
+            raise video.unsupported(error) from error
+        num_pictures += 1
+    if not num_pictures:
+        raise BrokenVideo(video.path, "has no undamaged picture", video.decoded, video.declared)
