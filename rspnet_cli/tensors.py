@@ -22,7 +22,7 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
     from safetensors.numpy import save_file
 
     with atomic_path(path) as temporary:
-        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary, dict(metadata))
+        save_file({name: np.asarray(value, order="C") for name, value in tensors.items()}, temporary, dict(metadata))
         sort_metadata(temporary)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from rspnet_cli.config import ClipConfig, ModelConfig
 from rspnet_cli.encoder.device import resolve_device
@@ -69,8 +68,8 @@ def load_encoder(path: str | Path, device: str = "cpu", checkpoint: str = "last"
     """Load the encoder of a pretraining, in evaluation mode and without gradient.
 
     path: the folder or the manifest of a pretrain stage. device: "cpu", "cuda", "cuda:1", "mps" or "auto". checkpoint: "last", "best",
-    "epoch_N" (one that was kept), or "initial", the untrained encoder that the run began with. Raises InputError: no such stage, checkpoint or
-    device, or a file that is not the encoder the manifest describes.
+    "epoch_N" (one that was kept), or "initial", the untrained encoder that the run began with. Raises InputError: no such stage, checkpoint
+    or device, or a file that is not the encoder the manifest describes.
     """
     manifest = read_manifest(Path(path), stage="pretrain", verify=False)
     target = resolve_device(device)
@@ -135,12 +134,6 @@ def _read_state(path: Path, encoder: Encoder, prefix: str) -> dict[str, Tensor]:
             check_shape(path, view, prefix + name, dtype=kind, shape=tuple(value.shape), advice=_ADVICE)
             state[name] = torch.from_numpy(view.get_tensor(prefix + name))
             if not torch.isfinite(state[name]).all() or (name.endswith("running_var") and state[name].min() < 0):
-                raise InputError(
-                    f"{path}: tensor {prefix}{name} holds values that no trained encoder has (not finite, or a negative variance): {_ADVICE}."
-                )
+                fault = "holds values that no encoder has (not finite, or a negative variance)"
+                raise InputError(f"{path}: tensor {prefix}{name} {fault}: {_ADVICE}.")
     return state
-
-
-def batch_norms(encoder: Encoder) -> list[_BatchNorm]:
-    """The batch-norm layers of an encoder, in order."""
-    return [module for module in encoder.modules() if isinstance(module, _BatchNorm)]
