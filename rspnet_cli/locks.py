@@ -32,9 +32,7 @@ def hold_lock(folder: Path) -> Iterator[None]:
     except OSError as error:
         if is_disk_full(error):
             raise disk_full(path) from error
-        raise InputError(
-            f"{folder} cannot be written to ({error.strerror}): choose another place with --out or --work-dir."
-        ) from error
+        raise InputError(f"{folder} cannot be written to ({error.strerror}): choose another place with --out or --work-dir.") from error
     try:
         if not _flock(handle, path):
             os.close(handle)

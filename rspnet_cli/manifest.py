@@ -120,9 +120,7 @@ def read_manifest(path: Path, *, stage: str | None = None, verify: bool = True, 
     file = manifest_file(path)
     manifest = _parse(file, stage)
     if stage is not None and manifest.stage != stage:
-        raise InputError(
-            f"{file} is of stage '{manifest.stage}', not '{stage}': run `rspnet {stage}` first, or name another manifest."
-        )
+        raise InputError(f"{file} is of stage '{manifest.stage}', not '{stage}': run `rspnet {stage}` first, or name another manifest.")
     if manifest.computed_digest() != manifest.digest:
         raise InputError(
             f"{file} was edited after it was written (its digest does not match its content): "
@@ -138,9 +136,7 @@ def check_artifact(manifest: Manifest, artifact: Artifact, *, hashed: bool) -> N
     """Check one artifact's place, kind, size and (if asked) hash. Raises InputError naming the file and the fault."""
     fault = artifact_fault(manifest.folder, artifact, hashed=hashed)
     if fault:
-        raise InputError(
-            f"{manifest.folder / artifact.path} {fault}: restore it, or make it anew with `rspnet {manifest.stage} --force`."
-        )
+        raise InputError(f"{manifest.folder / artifact.path} {fault}: restore it, or make it anew with `rspnet {manifest.stage} --force`.")
 
 
 def artifact_fault(folder: Path, artifact: Artifact, *, hashed: bool) -> str | None:
@@ -183,22 +179,16 @@ def _parse(file: Path, stage: str | None) -> Manifest:
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise InputError(
-                f"{file} is not a regular file, so it is no manifest: name the manifest.json of a finished stage."
-            )
+            raise InputError(f"{file} is not a regular file, so it is no manifest: name the manifest.json of a finished stage.")
         if status.st_size > MAX_MANIFEST_BYTES:
-            raise InputError(
-                f"{file} has {status.st_size:,} bytes, more than any manifest: name the manifest.json of a finished stage."
-            )
+            raise InputError(f"{file} has {status.st_size:,} bytes, more than any manifest: name the manifest.json of a finished stage.")
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         if (file.parent / UNFINISHED).is_dir():
             raise InputError(
                 f"The {wanted} stage in {file.parent} is unfinished: type its command again to continue it, then this one."
             ) from None
-        command = (
-            f"run `rspnet {stage}` first, or name another folder" if stage else "name the folder of a finished stage"
-        )
+        command = f"run `rspnet {stage}` first, or name another folder" if stage else "name the folder of a finished stage"
         raise InputError(f"There is no {file}: {command}.") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
@@ -209,9 +199,7 @@ def _parse(file: Path, stage: str | None) -> Manifest:
         if not isinstance(version, int):
             raise TypeError
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(
-            f"{file} is no manifest (not JSON with a schema_version): restore it or run the stage again."
-        ) from error
+        raise InputError(f"{file} is no manifest (not JSON with a schema_version): restore it or run the stage again.") from error
     if version > SCHEMA_VERSION:
         raise InputError(
             f"{file} was written by a newer rspnet (schema {version}, tool {raw.get('tool_version')}); this one reads up to "
@@ -222,8 +210,6 @@ def _parse(file: Path, stage: str | None) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            f"{file} is no valid manifest ({where}: {first['msg']}): restore it or run the stage again."
-        ) from error
+        raise InputError(f"{file} is no valid manifest ({where}: {first['msg']}): restore it or run the stage again.") from error
     manifest._path = Path(os.path.abspath(file))  # noqa: PTH100 (no resolve(): a linked work directory keeps its name)
     return manifest

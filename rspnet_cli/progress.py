@@ -89,7 +89,7 @@ class Reporter:
     def _track_lines(self, items: Iterable[Item], total: int | None, unit: str, name: str, start: int) -> Iterator[Item]:
         began = last = time.perf_counter()
         count = 0
-        for count, item in enumerate(items, start=1):  # noqa: B007 (read after the loop)
+        for count, item in enumerate(items, start=1):
             yield item
             now = time.perf_counter()
             if now - last >= LINE_INTERVAL_S:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,9 +65,11 @@ class ClipBatch:
 
 Key = tuple[int, int]
 """(epoch, row of the extraction's table)"""
+Sample = tuple[Key, list[tuple[np.ndarray, ClipDraw]]]
+"""A video's crops (L, h, w, 3) uint8 and their draws, query first."""
 
 
-class ClipPairs(Dataset["list[tuple[np.ndarray, ClipDraw]] | RspnetError"]):
+class ClipPairs(Dataset[Sample | RspnetError]):
     """Two independently cut and cropped clips per (epoch, video): [(crop (L, h, w, 3) uint8, draw), ...], query first.
 
     L = max(speeds) * T frames at stride 1. What is wrong with a video is returned, not raised: a worker's traceback is no sentence.
@@ -76,7 +79,7 @@ class ClipPairs(Dataset["list[tuple[np.ndarray, ClipDraw]] | RspnetError"]):
         self.table, self.clip, self.augment, self.seed = table, clip, augment, seed
         self.num_frames = max(clip.speeds) * clip.frames
 
-    def __getitem__(self, key: Key) -> tuple[Key, list[tuple[np.ndarray, ClipDraw]]] | RspnetError:
+    def __getitem__(self, key: Key) -> Sample | RspnetError:
         epoch, row = key
         try:
             if epoch == 0:  # every frame file is hashed once, when it is first used
@@ -96,7 +99,7 @@ class ClipPairs(Dataset["list[tuple[np.ndarray, ClipDraw]] | RspnetError"]):
             return error
 
 
-def collate(items: Sequence[tuple[Key, list[tuple[np.ndarray, ClipDraw]]] | RspnetError]) -> ClipBatch | RspnetError:
+def collate(items: Sequence[Sample | RspnetError]) -> ClipBatch | RspnetError:
     """Pack the clips of a batch's videos, all queries before all keys."""
     good = []
     for item in items:
@@ -146,7 +149,7 @@ class BatchOrder(Sampler["list[Key]"]):
 
 def batches(dataset: ClipPairs, order: BatchOrder, *, workers: int, pin_memory: bool = False) -> Iterator[ClipBatch]:
     """Load the batches in order. Raises the RspnetError of a video that cannot be read."""
-    loader: DataLoader[ClipBatch | RspnetError] = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=order,
         num_workers=workers,

@@ -26,7 +26,7 @@ class MoCo(nn.Module):
     queue_videos: Tensor
     """(K,) int64: the video each column came from; -1 for the random ones."""
     queue_ptr: Tensor
-    """() int64: where the next keys go."""
+    """(1,) int64: where the next keys go."""
 
     def __init__(self, query: Encoder, *, embedding_dim: int, queue_size: int, momentum: float, bn_splits: int = 1) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class MoCo(nn.Module):
         self.momentum, self.bn_splits = momentum, bn_splits
         self.register_buffer("queue", F.normalize(torch.randn(embedding_dim, queue_size), dim=0))
         self.register_buffer("queue_videos", torch.full((queue_size,), -1, dtype=torch.int64))
-        self.register_buffer("queue_ptr", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.int64))
 
     @torch.no_grad()
     def update_key_encoder(self) -> None:
@@ -50,8 +50,8 @@ class MoCo(nn.Module):
     def embed_keys(self, clips: Tensor, shuffle: np.ndarray) -> Embeddings:
         """Key pass without gradient, shuffled over ranks and bn_splits and put back: (b, 3, T, S, S) -> (A, M).
 
-        Shuffling keeps batch norm from telling the query which key is its own (MoCo, section 3.3). With one process and one split it would only
-        reorder a batch, so it is left out. shuffle: (global batch,) permutation, equal on every rank.
+        Shuffling keeps batch norm from telling the query which key is its own (MoCo, section 3.3). With one process and one split it
+        would only reorder a batch, so it is left out. shuffle: (global batch,) permutation, equal on every rank.
         """
         ranks = distributed.world_size()
         if ranks * self.bn_splits == 1:

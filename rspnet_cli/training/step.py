@@ -13,9 +13,9 @@ from rspnet_cli.training.objective import Figures, instance_loss, ranking_loss, 
 
 
 def play(clips: Tensor, fast: Tensor, *, speed: int, frames: int) -> Tensor:
-    """Play loaded clips (b, 3, L, S, S) at speed 1 (the first T frames) or, where `fast`, at `speed` (frames 0, s, 2s, ...): (b, 3, T, S, S).
+    """Play loaded clips (b, 3, L, S, S) at their speeds: (b, 3, T, S, S).
 
-    Both speeds start on the same frame.
+    Speed 1 is the first T frames, `speed` (where `fast`) the frames 0, s, 2s, ...: both start on the same frame.
     """
     steps = torch.arange(frames, device=clips.device)
     indices = steps * torch.where(fast, speed, 1)[:, None]  # (b, T)
@@ -29,8 +29,8 @@ def rspnet_step(
 ) -> tuple[Tensor, Figures]:
     """The loss of a batch, shape () with gradient, and its figures; updates the key encoder and the queue.
 
-    clips: (2 b, 3, L, S, S), the queries and then the keys of b videos of this rank. videos: (b,) int64. draw: of the global batch. The order of the
-    passes is that of the released code.
+    clips: (2 b, 3, L, S, S), the queries and then the keys of b videos of this rank. videos: (b,) int64. draw: of the global batch.
+    The order of the passes is that of the released code.
     """
     own_share = slice(distributed.rank() * len(videos), (distributed.rank() + 1) * len(videos))
     fast = torch.from_numpy(draw.fast[own_share]).to(clips.device, non_blocking=True)

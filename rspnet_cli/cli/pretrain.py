@@ -1,0 +1,77 @@
+"""`rspnet pretrain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rspnet_cli.cli.options import WORK_DIR, AsJson, Force, Out, Quiet, WorkDir, reporter, show_figures, show_json
+from rspnet_cli.settings import pretrain_settings, recipe_names
+
+
+def pretrain(
+    frames: Annotated[
+        Path | None, typer.Argument(metavar="[FRAMES]", help="Manifest or folder of an extraction.", show_default="<work-dir>/extract")
+    ] = None,
+    recipe: Annotated[str, typer.Option("--recipe", help=f"Packaged settings: {', '.join(recipe_names())}.")] = "r3d18",
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings, over the recipe's.", show_default=False)] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting, over recipe and --config; repeatable.", show_default=False),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Train on this split's train videos; all: on every video.", show_default="1")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the videos.", show_default="the recipe's")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Global batch, in videos.", show_default="the recipe's")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.", show_default="the recipe's")] = None,
+    backbone: Annotated[str | None, typer.Option("--backbone", help="c3d, r3d18, r2plus1d or s3dg.", show_default="the recipe's")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.", show_default="auto")] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="auto, fp32 or bf16.", show_default="bf16 on a GPU, fp32 on a CPU")
+    ] = None,
+    compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile the encoders.", show_default="no")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Decoding processes; changes no result.", show_default="by the machine")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights and draws.", show_default="0")] = None,
+    work_dir: WorkDir = WORK_DIR,
+    out: Out = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Learn an encoder from the extracted videos, without labels.
+
+    Settings: the recipe's, then --config, then --set, then the other flags. Under torchrun the same command trains on several GPUs.
+    """
+    settings = pretrain_settings(
+        recipe=recipe,
+        config_file=config,
+        sets=sets or (),
+        flags={
+            "data.split": split,
+            "optim.epochs": epochs,
+            "optim.batch_size": batch_size,
+            "optim.lr": lr,
+            "model.backbone": backbone,
+            "run.device": device,
+            "run.precision": precision,
+            "run.compile": compile_,
+            "run.workers": workers,
+            "run.seed": seed,
+        },
+    )
+    from rspnet_cli.encoder.registry import BACKBONES
+    from rspnet_cli.errors import InputError
+
+    if settings.model.backbone not in BACKBONES:
+        raise InputError(f"There is no backbone '{settings.model.backbone}': use one of {', '.join(BACKBONES)}.")
+    from rspnet_cli.stages.pretrain import pretrain as stage
+
+    manifest = stage(
+        settings, frames=frames or work_dir / "extract", out=out or work_dir / "pretrain", force=force, report=reporter(quiet or as_json)
+    )
+    (show_json if as_json else show_figures)(manifest.results)

@@ -1,0 +1,53 @@
+"""Which device and precision a run uses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rspnet_cli import distributed
+from rspnet_cli.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def resolve_device(name: str) -> torch.device:
+    """auto: this rank's GPU, else Apple's, else the CPU. Raises InputError for a device that is not there."""
+    import torch
+
+    if name == "auto":
+        name = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() and distributed.world_size() == 1 else "cpu"
+        )
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind, _, number = name.partition(":")
+    if kind not in there or (number and not number.isdigit()):
+        raise InputError(f"--device {name}: use auto, cpu, cuda or mps.")
+    if not there[kind]:
+        raise InputError(
+            f"--device {name}: PyTorch {torch.__version__} finds no such device here; use --device cpu, or install a build for it."
+        )
+    if kind != "cuda":
+        return torch.device(kind)
+    index = int(number) if number else distributed.local_rank()
+    if index >= torch.cuda.device_count():
+        raise InputError(f"--device {name}: there are {torch.cuda.device_count()} GPUs here, and GPU {index} was asked for.")
+    return torch.device("cuda", index)
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """auto: bf16 on a GPU that computes it, fp32 elsewhere (on CPUs it is slower or no faster for most)."""
+    import torch
+
+    if name != "auto":
+        return name
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def default_workers(device: torch.device) -> int:
+    """Decoding processes: beside a GPU one per core (shared by the machine's ranks), beside training on the CPU a quarter of them."""
+    import os
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(16, cores // ranks_here) if device.type != "cpu" else cores // (4 * ranks_here))

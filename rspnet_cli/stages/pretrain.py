@@ -1,0 +1,220 @@
+"""pretrain: videos without labels -> an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from rspnet_cli import distributed
+from rspnet_cli.clips.augment import augment
+from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, batches
+from rspnet_cli.clips.draws import draw_step
+from rspnet_cli.config import PretrainConfig
+from rspnet_cli.devices import default_workers, resolve_device, resolve_precision
+from rspnet_cli.encoder.encoder import Encoder
+from rspnet_cli.encoder.moco import MoCo, query_projection
+from rspnet_cli.errors import InputError
+from rspnet_cli.manifest import Manifest, read_manifest
+from rspnet_cli.progress import Reporter
+from rspnet_cli.stage import Stage, begin_stage
+from rspnet_cli.tensors import write_tensors
+from rspnet_cli.training.checkpoint import Checkpoints, state_arrays
+from rspnet_cli.training.loop import Plan, Position, build_optimizer, train
+from rspnet_cli.training.objective import Figures
+from rspnet_cli.training.step import rspnet_step
+from rspnet_cli.videos.frames import FramesTable, read_frames
+
+
+def pretrain(config: PretrainConfig, *, frames: Path, out: Path, force: bool = False, report: Reporter | None = None) -> Manifest:
+    """Learn an encoder from an extraction's videos (RSPNet, AAAI 2021).
+
+    frames: the extract stage's folder or manifest. out: this stage's folder. Under torchrun every rank calls it. Raises InputError
+    for settings that do not fit the videos, RspnetError when the loss is no number.
+    """
+    report = report or Reporter.silent()
+    device = resolve_device(config.run.device)
+    with distributed.process_group(device.type):
+        config = resolve(config, device)
+        identity = config.identity()
+        identity["run"]["processes"] = distributed.world_size()
+        with begin_stage("pretrain", identity, inputs={"extract": frames}, out=out, force=force, report=report) as stage:
+            if stage.manifest is not None:
+                return stage.manifest
+            table = read_frames(stage.inputs["extract"])
+            rows = training_rows(table, config)
+            check_fit(config, table, rows, report)
+            position, queue_filled = _train(config, stage, table, rows, device, report)
+            if distributed.is_main():
+                _write_results(stage, config, table, rows, position, queue_filled)
+            distributed.barrier()
+            return stage.manifest or read_manifest(out, stage="pretrain", verify=False)
+
+
+def resolve(config: PretrainConfig, device: torch.device) -> PretrainConfig:
+    """Replace every `auto` by what it comes to, and trim the queue to whole global batches. Raises InputError."""
+    optim, moco, run = config.optim, config.moco, config.run
+    parts = distributed.world_size() * moco.bn_splits
+    if optim.batch_size % parts or optim.batch_size // parts < 2:
+        raise InputError(
+            f"optim.batch_size {optim.batch_size} cannot be shared by {distributed.world_size()} process(es) with moco.bn_splits "
+            f"{moco.bn_splits}: use a multiple of {parts} that gives each part at least 2 videos."
+        )
+    queue_size = moco.queue_size - moco.queue_size % optim.batch_size
+    if queue_size == 0:
+        raise InputError(
+            f"moco.queue_size {moco.queue_size} is smaller than the batch ({optim.batch_size}): raise it to a multiple of the batch, "
+            "or lower optim.batch_size."
+        )
+    workers = default_workers(device) if run.workers is None else run.workers
+    precision = resolve_precision(run.precision, device)
+    return config.model_copy(
+        update={
+            "moco": moco.model_copy(update={"queue_size": queue_size}),
+            "run": run.model_copy(update={"device": device.type, "precision": precision, "workers": workers}),
+        }
+    )
+
+
+def training_rows(table: FramesTable, config: PretrainConfig) -> np.ndarray:
+    """(n,) int64: rows of the videos to train on: the train videos of data.split, or all of them (no split columns, or "all")."""
+    if config.data.split == "all" or not table.split_columns:
+        return np.arange(len(table))
+    return table.rows_of_split(config.data.split, "train")
+
+
+def check_fit(config: PretrainConfig, table: FramesTable, rows: np.ndarray, report: Reporter) -> None:
+    """Whether the settings fit these videos. Raises InputError where they cannot work; warns where they will work badly."""
+    batch, parts = config.optim.batch_size, distributed.world_size() * config.moco.bn_splits
+    if len(rows) < batch:
+        largest = len(rows) - len(rows) % parts
+        advice = f"use --batch-size {largest} or smaller" if largest // parts >= 2 else "extract more videos"
+        raise InputError(f"There are {len(rows)} videos to train on, fewer than a batch of {batch}: {advice}.")
+    short_side = table.manifest.config.get("short_side")
+    if isinstance(short_side, int) and config.clip.size > short_side:
+        raise InputError(
+            f"clip.size {config.clip.size} exceeds the stored frames' short side of {short_side}: run `rspnet extract VIDEOS "
+            f"--short-side {config.clip.size} --out DIR` (or a little more, so that crops keep their detail) and name that DIR, "
+            "or lower clip.size."
+        )
+    if config.moco.queue_size > len(rows) / 2 and not config.moco.mask_same_video and config.objective.avid_weight > 0:
+        report.warn(
+            f"the queue holds {config.moco.queue_size} keys and there are {len(rows)} videos, so a query meets older keys of its own video "
+            "as negatives: a moco.queue_size of at most half the videos or moco.mask_same_video=true avoids that."
+        )
+    needed = max(config.clip.speeds) * config.clip.frames
+    looped = int((table.frames[rows] < needed).sum()) if config.clip.frame_rate is None else 0
+    if looped:
+        report.warn(f"{looped} of {len(rows)} videos have fewer than the {needed} frames that a clip needs: they are looped.")
+
+
+def build_moco(config: PretrainConfig) -> MoCo:
+    """The initial encoders and queue, a function of the seed alone. The caller's random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed)
+        model = config.model
+        query = Encoder(model.backbone, width=model.width, head=model.head, embedding_dim=model.embedding_dim)
+        moco = config.moco
+        return MoCo(query, embedding_dim=model.embedding_dim, queue_size=moco.queue_size, momentum=moco.momentum, bn_splits=moco.bn_splits)
+
+
+def _train(
+    config: PretrainConfig, stage: Stage, table: FramesTable, rows: np.ndarray, device: torch.device, report: Reporter
+) -> tuple[Position, bool]:
+    """Train to the end. Returns the position and whether the queue was filled with real keys at all."""
+    optim, run, world_size = config.optim, config.run, distributed.world_size()
+    moco = build_moco(config)
+    if distributed.is_main() and not (stage.work / "initial.safetensors").exists():
+        write_tensors(stage.work / "initial.safetensors", state_arrays(moco.query), {})
+    # Measured on CPUs too: r3d18 at a quarter of its width takes 0.64 s instead of 1.15 s forward and backward (batch 32, 48 px, AVX2).
+    moco = moco.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    if run.compile:
+        report.info("pretrain: compiling the encoders; the first steps take a minute or so.")
+        moco.query.backbone.compile()
+        moco.key.backbone.compile()
+    project = query_projection(moco, device)
+    optimizer = build_optimizer(optim, moco.query)
+    dataset = ClipPairs(table, config.clip, config.augment, seed=run.seed)
+    steps_per_epoch = len(rows) // optim.batch_size
+    steps_to_fill = config.moco.queue_size // optim.batch_size
+
+    def source(start: tuple[int, int]) -> Iterator[ClipBatch]:
+        order = BatchOrder(
+            rows,
+            batch_size=optim.batch_size,
+            epochs=optim.epochs,
+            seed=run.seed,
+            start=start,
+            rank=distributed.rank(),
+            world_size=world_size,
+        )
+        return batches(dataset, order, workers=run.workers or 0, pin_memory=device.type == "cuda")
+
+    def step(batch: ClipBatch, epoch: int, number: int) -> tuple[Tensor, Figures]:
+        clips = augment(batch, size=config.clip.size, order=config.augment.order, device=device)
+        draw = draw_step(
+            optim.batch_size,
+            speeds=config.clip.speeds,
+            sub_batches=world_size * config.moco.bn_splits,
+            seed=run.seed,
+            epoch=epoch,
+            step=number,
+        )
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.precision == "bf16"):
+            return rspnet_step(moco, project, clips, batch.videos.to(device, non_blocking=True), draw, config)
+
+    plan = Plan(
+        model=moco,
+        optimizer=optimizer,
+        config=optim,
+        step=step,
+        figures=Figures._fields,
+        steps_per_epoch=steps_per_epoch,
+        batches=source,
+        work=stage.work,
+        device=device,
+        log_interval=run.log_interval,
+        keep_every=run.keep_every,
+        # The first epoch that begins with a queue of real keys: random ones make L_A small and A-VID figures meaningless.
+        best_from_epoch=-(-steps_to_fill // steps_per_epoch),
+        shown=("loss", "avid_top1", "rsp_accuracy"),
+        row=lambda steps, _: {"queue_filled": min(1.0, steps / steps_to_fill)},
+        extra_columns=("queue_filled",),
+        hint=" On a CPU, `--recipe small-cpu` is made for less time." if device.type == "cpu" else "",
+    )
+    position = train(plan, Checkpoints(stage.work), report)
+    if distributed.is_main():
+        write_tensors(stage.work / "encoder.safetensors", state_arrays(moco.query), {})
+    return position, steps_to_fill <= optim.epochs * steps_per_epoch
+
+
+def _write_results(
+    stage: Stage, config: PretrainConfig, table: FramesTable, rows: np.ndarray, position: Position, queue_filled: bool
+) -> None:
+    used = np.zeros(len(table), dtype=bool)
+    used[rows] = True
+    pd.DataFrame({"id": table.ids, "used": used}).to_csv(stage.work / "videos.csv", index=False, lineterminator="\n")
+    last = position.last
+    avid = {key: last[key] if queue_filled else None for key in ("avid_top1", "avid_top5")}
+    results: dict[str, Any] = {
+        "videos": len(rows),
+        "epochs": position.epoch,
+        "steps": position.epoch * (len(rows) // config.optim.batch_size),
+        **{key: last[key] for key in ("loss", "loss_avid", "loss_rsp")},
+        **avid,
+        "rsp_accuracy": last["rsp_accuracy"],
+        "best_epoch": position.best_epoch,
+    }
+    checkpoints = Checkpoints(stage.work).publish()
+    stage.finish(
+        results=results,
+        artifacts=["encoder.safetensors", "initial.safetensors", "metrics.csv", "videos.csv", *checkpoints],
+        logs=["timings.csv"],
+        classes_sha256=stage.inputs["extract"].classes_sha256,
+        environment={"device": config.run.device, "workers": config.run.workers},
+    )

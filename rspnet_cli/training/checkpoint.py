@@ -1,0 +1,155 @@
+"""Checkpoints: safetensors for weights, queue and optimiser state, JSON for the rest; nothing is ever unpickled.
+
+    checkpoints/<name>-<position>.safetensors             weights and queue
+    checkpoints/<name>-<position>.optimizer.safetensors   optimiser state
+    checkpoints/index.json                                which of them are valid, their hashes, and where training stands
+
+The index is written last: a kill between two files leaves the former checkpoint valid.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rspnet_cli.errors import InputError
+from rspnet_cli.files import sha256_of, write_atomic
+from rspnet_cli.tensors import open_tensors, write_tensors
+
+FOLDER = "checkpoints"
+_INDEX = "index.json"
+
+
+def state_arrays(module: nn.Module) -> dict[str, np.ndarray]:
+    """A module's parameters and buffers as contiguous arrays on the host."""
+    return {name: to_array(value) for name, value in module.state_dict().items()}
+
+
+def to_array(value: Tensor) -> np.ndarray:
+    """A tensor as a contiguous array on the host."""
+    array: np.ndarray = value.detach().cpu().contiguous().numpy()
+    return array
+
+
+def load_state(module: nn.Module, arrays: dict[str, np.ndarray], path: Path) -> None:
+    """Put arrays into a module. Raises InputError naming what does not fit."""
+    expected = module.state_dict()
+    odd = sorted(expected.keys() ^ arrays.keys()) or [name for name in expected if tuple(expected[name].shape) != arrays[name].shape]
+    if odd:
+        raise InputError(f"{path} does not fit this encoder (first difference: {odd[0]}): start anew with --force.")
+    module.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
+
+
+def optimizer_arrays(optimizer: torch.optim.Optimizer) -> dict[str, np.ndarray]:
+    """The optimiser's tensors as `<parameter number>.<name>`; its hyper-parameters are the config's business."""
+    return {
+        f"{number}.{name}": to_array(torch.as_tensor(value))
+        for number, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, arrays: dict[str, np.ndarray]) -> None:
+    """Put saved tensors back into an optimiser of the same parameters."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in arrays.items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = torch.from_numpy(value)
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+class Checkpoints:
+    """The checkpoints in a stage's unfinished folder."""
+
+    def __init__(self, work: Path) -> None:
+        self.folder = work / FOLDER
+        self._index = self._read_index()
+
+    @property
+    def state(self) -> dict[str, Any] | None:
+        """Where training stood at the last save; None when nothing was saved yet."""
+        return None if self._index is None else self._index["state"]
+
+    def save(
+        self,
+        state: dict[str, Any],
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        position: int,
+        best: bool = False,
+        keep: str = "",
+    ) -> None:
+        """Save `last` (and the same weights as `best`, or under the name `keep`) and make them valid together.
+
+        position: the number of steps done, part of the file names. Raises DiskFullError; the former checkpoint stays valid.
+        """
+        files = dict(self._index["files"]) if self._index else {}
+        weights = state_arrays(model)
+        files["last"] = self._write(f"last-{position}.safetensors", weights)
+        files["last.optimizer"] = self._write(f"last-{position}.optimizer.safetensors", optimizer_arrays(optimizer))
+        if best:
+            files["best"] = self._write(f"best-{position}.safetensors", weights)
+        if keep:
+            files[keep] = self._write(f"{keep}.safetensors", weights)
+        self._index = {"files": files, "state": state}
+        write_atomic(self.folder / _INDEX, json.dumps(self._index, indent=1, allow_nan=False))
+        valid = {name for name, _ in files.values()} | {_INDEX}
+        for path in self.folder.iterdir():
+            if path.name not in valid:
+                path.unlink()
+
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Restore the last save. Raises InputError when a file is damaged."""
+        load_state(model, self._read("last"), self.folder)
+        load_optimizer(optimizer, self._read("last.optimizer"))
+
+    def publish(self) -> list[str]:
+        """Give the files their final names (`last.safetensors`, `best.safetensors`, ...): paths relative to the work folder.
+
+        Copies by hard link, so that the index stays valid until the stage is finished.
+        """
+        assert self._index is not None
+        published = []
+        for name, (file, _) in self._index["files"].items():
+            target = self.folder / f"{name}.safetensors"
+            if target.name != file:
+                target.unlink(missing_ok=True)
+                try:
+                    target.hardlink_to(self.folder / file)
+                except OSError:  # a file system without links
+                    write_atomic(target, (self.folder / file).read_bytes())
+            published.append(f"{FOLDER}/{target.name}")
+        return published
+
+    def _write(self, name: str, arrays: dict[str, np.ndarray]) -> tuple[str, str]:
+        path = self.folder / name
+        write_tensors(path, arrays, {})
+        return name, sha256_of(path)
+
+    def _read(self, name: str) -> dict[str, np.ndarray]:
+        assert self._index is not None
+        file, digest = self._index["files"][name]
+        path = self.folder / file
+        if not path.is_file() or sha256_of(path) != digest:
+            raise InputError(f"The checkpoint {path} is missing or damaged: start anew with --force.")
+        with open_tensors(path, advice="start anew with --force") as view:
+            return {key: view.get_tensor(key) for key in view.keys()}  # noqa: SIM118 (the view is no mapping)
+
+    def _read_index(self) -> dict[str, Any] | None:
+        path = self.folder / _INDEX
+        if not path.exists():
+            return None
+        try:
+            index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(index["files"], dict) or not isinstance(index["state"], dict):
+                raise TypeError
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged: start anew with --force.") from error
+        return index
