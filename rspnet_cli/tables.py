@@ -1,0 +1,169 @@
+"""The columns of every CSV table that a stage writes, and how the tables are written and read. README and tests take them from here.
+
+All tables are UTF-8, comma-separated, with a header and `\\n` line ends; numbers are written so that they read back equal.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rspnet_cli.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Kind = Literal["text", "int", "float", "bool"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column. `kind` is what a value is; an empty cell means "none", in a text column also the empty text."""
+
+    name: str
+    kind: Kind
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of one file. Columns named `<prefix>_N` stand for any number of columns, N from 1 up (`split_N`)."""
+
+    file: str
+    stage: str
+    row: str
+    columns: tuple[Column, ...]
+
+    def kind_of(self, column: str) -> Kind | None:
+        """The kind of a column of this table by its name in a file, None if it has no such column."""
+        prefix, underscore, number = column.rpartition("_")
+        family = f"{prefix}_N" if underscore and number.isdigit() else column
+        return next((item.kind for item in self.columns if item.name in (column, family)), None)
+
+
+_ID = Column("id", "text", "the video's id: letters, digits, `.`, `_`, `-`; derived from the path of the source")
+_SOURCE = Column(
+    "source",
+    "text",
+    "path of the source below VIDEOS; backslashes, control characters and bytes that are not UTF-8 are escaped (`\\\\`, `\\n`, `\\xff`)",
+)
+_LABEL = Column("label", "int", "number of the class, from 0; empty for a video without a label")
+_LABEL_NAME = Column("label_name", "text", "name of the class; empty for a video without a label")
+_GROUP = Column("group", "text", "videos cut from one recording share it, and stay together in every evaluation; empty: the video is alone")
+_SPLIT = Column("split_N", "text", "part in split N: train, test, val or unused; no such columns where the data has no splits")
+
+VIDEOS = Table(
+    "videos.csv",
+    "extract",
+    "an extracted video, sorted by id",
+    (
+        _ID,
+        Column("frames_file", "text", "its frames below the stage's folder: `frames/<id>.mp4`, or the folder `frames/<id>` of JPEG files"),
+        _SOURCE,
+        _LABEL,
+        _LABEL_NAME,
+        _GROUP,
+        _SPLIT,
+        Column("frames", "int", "frames in the store, which is what a reader of it gets"),
+        Column("fps", "float", "average frames per second"),
+        Column("width", "int", "pixels, as stored"),
+        Column("height", "int", "pixels, as stored"),
+        Column("bytes", "int", "size of the stored frames"),
+        Column("sha256", "text", "sha256 of the source file"),
+        Column("repaired_timestamps", "int", "frames whose time in the source ran backwards, repeated or was missing"),
+        Column("corrupt_frames", "int", "frames that the decoder flagged as damaged, kept"),
+        Column("partial", "bool", "whether the source is truncated and what decodes before the damage was kept (--keep-partial)"),
+    ),
+)
+FAILURES = Table(
+    "failures.csv",
+    "extract",
+    "a video that could not be extracted, sorted by id",
+    (
+        _ID,
+        _SOURCE,
+        _LABEL_NAME,
+        Column("reason", "text", "why, in words"),
+        Column("decoded", "int", "frames that decoded, where it came to that"),
+        Column("declared", "int", "frames that the file declares, where it does"),
+    ),
+)
+SOURCES = Table(
+    "sources.csv",
+    "extract",
+    "a source as it was found, sorted by path; a log, no artifact: a later run compares it with what it finds",
+    (
+        _SOURCE,
+        Column("bytes", "int", "size"),
+        Column("mtime_ns", "int", "time of the last change, nanoseconds since 1970"),
+    ),
+)
+TABLES = [VIDEOS, FAILURES, SOURCES]
+
+
+def plain_text(name: str) -> str:
+    """A file name as text that every file, terminal and JSON can hold, different for different names."""
+    return "".join(_plain_character(character) for character in name)
+
+
+def _plain_character(character: str) -> str:
+    code = ord(character)
+    if character == "\\":
+        return "\\\\"
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as Python hands it over
+        return f"\\x{code - 0xDC00:02x}"
+    if character.isprintable() or unicodedata.category(character) == "Zs":
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def csv_bytes(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """A table as the bytes of a file. Missing and None values become empty cells, floats their shortest exact spelling."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    names = list(columns)
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow([_cell(row.get(name)) for name in names])
+    return text.getvalue().encode("utf-8")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def read_table(path: Path, table: Table) -> pd.DataFrame:
+    """Read a table with the types of its columns: text stays text ("01", "NA"), a column of whole numbers with gaps is Int64.
+
+    Raises InputError when the file is no such table.
+    """
+    import pandas as pd
+
+    dtypes = {"text": "str", "int": "Int64", "float": "float64", "bool": "bool"}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            names = next(csv.reader(file), [])
+        kinds = {name: table.kind_of(name) for name in names}
+        frame = pd.read_csv(
+            path,
+            dtype={name: dtypes[kind] for name, kind in kinds.items() if kind},
+            keep_default_na=False,
+            na_values={name: [""] for name, kind in kinds.items() if kind in ("int", "float")},
+            float_precision="round_trip",
+            encoding="utf-8",
+        )
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as a table ({error}): make it anew with `rspnet {table.stage} --force`.") from error
+    needed = {column.name for column in table.columns if not column.name.endswith("_N")}
+    if missing := sorted(needed - set(frame.columns)):
+        raise InputError(f"{path} has no column {missing[0]}: make it anew with `rspnet {table.stage} --force`.")
+    return frame

@@ -1,0 +1,156 @@
+"""What lies below a folder of videos: the video files, what cannot be one and why, and what was passed over.
+
+A downloaded folder is hostile input: it may hold links that lead out of it or in circles, pipes that block whoever opens them, devices,
+names that are no text. Nothing is opened here; every entry ends up in exactly one of the three lists.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from rspnet_cli.tables import plain_text
+
+# Endings of files that are taken for videos where no list names them. What is really inside is the decoder's finding.
+VIDEO_SUFFIXES = frozenset(
+    f".{ending}"
+    for ending in (
+        *("3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "m1v", "m2ts", "m2v", "m4v", "mjpeg", "mjpg", "mkv", "mov", "mp4"),
+        *("mpe", "mpeg", "mpg", "mts", "mxf", "ogv", "qt", "rm", "rmvb", "ts", "vob", "webm", "wmv"),
+    )
+)
+_SPECIAL = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A regular file, or a link to one inside the folder. `path` is relative to the folder, with forward slashes."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+
+
+@dataclass
+class Walk:
+    """What was found, each list sorted by path (as bytes, so equal everywhere)."""
+
+    files: list[FoundFile] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    """(path, reason in words)"""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """How many entries were passed over, by kind: an ending such as ".txt", "no ending", "hidden", "results of rspnet"."""
+
+
+def sort_key(path: str) -> bytes:
+    """Order of paths that no locale and no encoding changes."""
+    return os.fsencode(path)
+
+
+def has_video_suffix(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def walk(root: Path, *, exclude: Path | None = None) -> Walk:
+    """Look at everything below `root`. exclude: a folder to leave out (the stage's own output may lie inside)."""
+    found = Walk()
+    real_root = os.path.realpath(root)
+    real_exclude = os.path.realpath(exclude) if exclude is not None else None
+    # (path relative to root, real paths of the folder and all above it, whether a link led here)
+    pending: list[tuple[str, tuple[str, ...], bool]] = [("", (real_root,), False)]
+    while pending:  # not recursive: folders may be nested deeper than Python's stack
+        folder, above, linked = pending.pop()
+        try:
+            names = os.listdir(above[-1])  # str: names that are no text come with surrogate escapes
+        except OSError as error:
+            found.refused.append((folder or ".", f"a folder that cannot be read ({error.strerror})"))
+            continue
+        if folder and {"manifest.json", "videos.csv", "frames"} <= set(names):
+            found.skipped["results of rspnet"] += 1
+            continue
+        for name in names:
+            path = f"{folder}/{name}" if folder else name
+            if name.startswith("."):  # .git, .DS_Store, the ._name.mp4 that macOS leaves on other disks
+                found.skipped["hidden"] += 1
+                continue
+            try:
+                place = locate(real_root, above[-1], name)
+            except PathRefused as refused:
+                found.refused.append((path, str(refused)))
+                continue
+            if place.real == real_exclude:
+                found.skipped["results of rspnet"] += 1
+            elif not place.is_folder:
+                if has_video_suffix(path):
+                    found.files.append(FoundFile(path, place.status.st_size, place.status.st_mtime_ns))
+                else:
+                    found.skipped[PurePosixPath(path).suffix.lower() or "no ending"] += 1
+            elif place.is_link and place.real in above:
+                found.refused.append((path, "a link to a folder that it lies in, without end"))
+            elif place.is_link and linked:
+                # One level is enough for real collections, and it bounds what a hostile one can unfold to.
+                found.refused.append((path, "a link to a folder inside a folder that is a link itself: not followed"))
+            else:
+                pending.append((path, (*above, place.real), linked or place.is_link))
+    found.files.sort(key=lambda file: sort_key(file.path))
+    found.refused.sort(key=lambda item: sort_key(item[0]))
+    return found
+
+
+class PathRefused(Exception):
+    """Why a path below the folder of videos cannot be a video, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A regular file or folder: its real path, its status, whether its name is a link."""
+
+    real: str
+    status: os.stat_result
+    is_link: bool
+
+    @property
+    def is_folder(self) -> bool:
+        return stat.S_ISDIR(self.status.st_mode)
+
+
+def locate(real_root: str, real_folder: str, path: str) -> Place:
+    """Follow `path` (relative to `real_folder`) to a file or folder below `real_root`; both are free of links.
+
+    Raises PathRefused when it leads to anything else.
+    """
+    whole = os.path.join(real_folder, path)  # noqa: PTH118
+    try:
+        status = os.lstat(whole)
+        is_link = stat.S_ISLNK(status.st_mode)
+        if is_link or "/" in path:  # resolving costs a call per folder: spared for the plain entries of a folder
+            real = os.path.realpath(whole, strict=True)
+            status = os.stat(real)  # noqa: PTH116
+        else:
+            real = whole
+    except OSError as error:
+        raise PathRefused(_why_not(whole, error)) from error
+    except ValueError as error:  # a NUL in a list
+        raise PathRefused("no path that a file can have") from error
+    if real != real_root and not real.startswith(real_root.rstrip("/") + "/"):
+        how = "a link that leads" if is_link else "leads"
+        raise PathRefused(f"{how} out of the folder of videos, to {plain_text(real)}: copy it there, or name a folder that holds both")
+    kind = _SPECIAL.get(stat.S_IFMT(status.st_mode))
+    if kind is not None:
+        raise PathRefused(f"{kind}, no file")
+    return Place(real, status, is_link)
+
+
+def _why_not(path: str, error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return "a link that leads in a circle"
+    if error.errno == errno.ENOENT:
+        try:
+            return f"a link to {plain_text(os.readlink(path))}, which is not there"  # noqa: PTH115
+        except OSError:
+            return "is not there"
+    return f"cannot be reached ({error.strerror})"
