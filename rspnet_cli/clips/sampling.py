@@ -33,7 +33,8 @@ def uniform_clips(video_frames: int, *, frames: int, count: int, stride: int = 1
     last = video_frames - _span(frames, stride)
     starts = np.array([last // 2]) if count == 1 else np.round(np.linspace(0, last, count))
     offsets = stride * np.arange(frames, dtype=np.int64)
-    return np.add.outer(starts.astype(np.int64), offsets)
+    clips: np.ndarray = starts.astype(np.int64)[:, None] + offsets
+    return clips
 
 
 def frames_at_rate(video_frames: int, *, fps: float, frame_rate: float | None) -> np.ndarray:
