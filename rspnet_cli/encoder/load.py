@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rspnet_cli.config import ClipConfig, ModelConfig
-from rspnet_cli.encoder.device import resolve_device
+from rspnet_cli.devices import resolve_device
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.errors import InputError
 from rspnet_cli.manifest import Manifest, check_artifact, read_manifest

@@ -134,13 +134,8 @@ def test_what_is_no_clip_is_refused(pretrain: Path, clips: torch.Tensor, sentenc
 
 
 def test_a_device_that_is_not_there_is_refused(pretrain: Path) -> None:
-    with pytest.raises(InputError, match="there is no device 'gpu': name auto, cpu, cuda or mps"):
+    with pytest.raises(InputError, match="--device gpu: use auto, cpu, cuda or mps"):
         load_encoder(pretrain, device="gpu")
-    with pytest.raises(InputError, match="'meta' is not supported"):
-        load_encoder(pretrain, device="meta")
-    if not torch.cuda.is_available():
-        with pytest.raises(InputError, match=r"'cuda' is not there .*use --device cpu"):
-            load_encoder(pretrain, device="cuda")
 
 
 @pytest.mark.gpu

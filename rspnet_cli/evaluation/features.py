@@ -1,0 +1,157 @@
+"""Videos -> features: N evenly spaced clips of each video, the encoder's last feature map of each clip pooled, their mean.
+
+Loader workers read and crop (uint8); resizing, normalising and the network run where the encoder is. Videos are done in fixed
+shards, and no batch spans two of them: the batches, and on a CPU the bytes, are the same however often a run was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from rspnet_cli.clips.dataset import ignore_interrupts
+from rspnet_cli.clips.sampling import frames_at_rate, uniform_clips
+from rspnet_cli.encoder.encoder import pool_features
+from rspnet_cli.encoder.load import PretrainedEncoder, preprocess
+from rspnet_cli.errors import RspnetError
+from rspnet_cli.videos.frames import FramesTable
+from rspnet_cli.videos.store import StoredVideo, open_store
+
+MIN_SHARD_VIDEOS = 32
+SHARD_BATCHES = 4
+
+
+class VideoClips(NamedTuple):
+    """The clips of one video: each frame once, however many clips it is in."""
+
+    frames: Tensor
+    """(U, s, s, 3) uint8: the largest centre square of the frames that any clip has."""
+    clips: Tensor
+    """(N, T) int64: which of them make each clip."""
+    times_s: Tensor
+    """(N, 2) float64: where each clip begins and ends in the source, in seconds."""
+
+
+class UniformClips(Dataset["VideoClips | RspnetError"]):
+    """Row of an extraction's table -> `count` evenly spaced clips of the encoder's length and frame rate.
+
+    What is wrong with a video is returned, not raised: a worker's traceback is no sentence.
+    """
+
+    def __init__(self, table: FramesTable, *, frames: int, count: int, frame_rate: float | None) -> None:
+        self.table, self.frames, self.count, self.frame_rate = table, frames, count, frame_rate
+
+    def __getitem__(self, row: int) -> VideoClips | RspnetError:
+        try:
+            self.table.check_file(row)
+            with open_store(self.table.path(row)) as video:
+                if video.num_frames != self.table.frames[row]:
+                    raise video.damaged(f"it has {video.num_frames} frames and videos.csv says {self.table.frames[row]}")
+                return self._clips(video, float(self.table.fps[row]))
+        except RspnetError as error:
+            return error
+
+    def _clips(self, video: StoredVideo, fps: float) -> VideoClips:
+        at_rate = frames_at_rate(video.num_frames, fps=fps, frame_rate=self.frame_rate)
+        indices = at_rate[uniform_clips(len(at_rate), frames=self.frames, count=self.count)]  # (N, T)
+        wanted, clips = np.unique(indices, return_inverse=True)
+        side = min(video.height, video.width)
+        top, left = (video.height - side) // 2, (video.width - side) // 2
+        square = video.read(wanted)[:, top : top + side, left : left + side]  # (U, s, s, 3)
+        # A clip lasts until the frame after its last one, or for one mean frame more at the video's end.
+        ends = np.append(video.times_s[1:], video.times_s[-1] + 1 / video.fps)
+        times_s = np.stack([video.times_s[indices.min(axis=1)], ends[indices.max(axis=1)]], axis=1)  # (N, 2); short videos are looped
+        return VideoClips(
+            torch.from_numpy(np.ascontiguousarray(square)), torch.from_numpy(clips.reshape(indices.shape)), torch.from_numpy(times_s)
+        )
+
+
+def load_clips(dataset: UniformClips, rows: Sequence[int], *, workers: int, pin_memory: bool) -> Iterator[VideoClips]:
+    """The clips of the rows, in order, read ahead by worker processes. Raises the RspnetError of a video that cannot be read."""
+    loader: DataLoader[VideoClips | RspnetError] = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=list(rows),
+        num_workers=workers,
+        collate_fn=_unchanged,
+        worker_init_fn=ignore_interrupts,
+        pin_memory=pin_memory,
+        prefetch_factor=2 if workers else None,
+    )
+    for item in loader:
+        if isinstance(item, RspnetError):
+            raise item
+        yield item
+
+
+def _unchanged(item: Any) -> Any:
+    return item
+
+
+def split_shards(num_videos: int, *, clips: int, batch_size: int) -> list[range]:
+    """Rows 0 to num_videos - 1 in pieces that a killed run loses at most one of, and that fill some batches."""
+    size = max(MIN_SHARD_VIDEOS, SHARD_BATCHES * batch_size // clips)
+    return [range(start, min(start + size, num_videos)) for start in range(0, num_videos, size)]
+
+
+@torch.no_grad()
+def describe_videos(
+    encoder: PretrainedEncoder,
+    videos: Iterable[VideoClips],
+    shard_sizes: Iterable[int],
+    *,
+    pool: str,
+    batch_size: int,
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Features of the videos, shard by shard: clip features (n, N, C) float32 and clip times (n, N, 2) float64 in seconds."""
+    source = iter(videos)
+    for size in shard_sizes:
+        times_s: list[np.ndarray] = []
+        parts: list[Tensor] = []
+        for batch in clip_batches(encoder, _noting(islice(source, size), times_s), batch_size):
+            with autocast():
+                parts.append(pool_features(encoder.feature_map(batch), pool))
+        features = torch.cat(parts).cpu().numpy()  # (n * N, C)
+        yield features.reshape(size, -1, features.shape[1]), np.stack(times_s)
+
+
+def _noting(videos: Iterable[VideoClips], times_s: list[np.ndarray]) -> Iterator[VideoClips]:
+    for video in videos:
+        times_s.append(video.times_s.numpy())
+        yield video
+
+
+def clip_batches(encoder: PretrainedEncoder, videos: Iterable[VideoClips], batch_size: int) -> Iterator[Tensor]:
+    """Preprocessed clips of one video after the other, (b, 3, T, S, S) float32 on the encoder's device; only the last batch is smaller."""
+    waiting: list[tuple[Tensor, Tensor]] = []
+    for video in videos:
+        frames = video.frames.to(encoder.device, non_blocking=True).permute(3, 0, 1, 2)[None]  # (1, 3, U, s, s)
+        # Every frame is resized once; clips of a short video share most of theirs.
+        ready = preprocess(frames, encoder.size)[0].permute(1, 2, 3, 0)  # (U, S, S, 3)
+        waiting += [(ready, clip) for clip in video.clips.to(encoder.device)]
+        while len(waiting) >= batch_size:
+            yield _stack(waiting[:batch_size])
+            waiting = waiting[batch_size:]
+    if waiting:
+        yield _stack(waiting)
+
+
+def _stack(clips: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    # Through (b, T, S, S, 3), so that the result is channels_last_3d without another copy.
+    return torch.stack([frames[clip] for frames, clip in clips]).permute(0, 4, 1, 2, 3)
+
+
+def statistics_batches(encoder: PretrainedEncoder, videos: Iterable[VideoClips], *, num_clips: int, batch_size: int) -> Iterator[Tensor]:
+    """`num_clips` clips in batches as equal as can be, of about `batch_size`: batch norm averages over batches, not clips."""
+    sizes = [len(part) for part in np.array_split(np.arange(num_clips), max(1, round(num_clips / batch_size)))]
+    clips = (clip for batch in clip_batches(encoder, videos, 1) for clip in batch)
+    for size in sizes:
+        yield torch.stack(list(islice(clips, size))).contiguous(memory_format=torch.channels_last_3d)
