@@ -31,7 +31,7 @@ def uniform_clips(video_frames: int, *, frames: int, count: int, stride: int = 1
     if short is not None:
         return np.tile(short, (count, 1))
     last = video_frames - _span(frames, stride)
-    starts = np.array([last // 2]) if count == 1 else np.round(np.linspace(0, last, count))
+    starts: np.ndarray = np.array([last // 2]) if count == 1 else np.round(np.linspace(0, last, count))
     offsets = stride * np.arange(frames, dtype=np.int64)
     clips: np.ndarray = starts.astype(np.int64)[:, None] + offsets
     return clips
