@@ -164,3 +164,15 @@ def _refuse_without_effect(config: PretrainConfig, typed: Mapping[str, Any]) -> 
     for key, (idle, why) in without_effect.items():
         if key in typed and idle:
             raise InputError(f"{key} has no effect, because {why}: leave it out, or change the other setting.")
+
+
+def settings_table() -> str:
+    """The README's table of pretrain's settings: a Markdown row per setting, from the config classes."""
+    lines = ["| setting | default | meaning |", "|---|---|---|"]
+    for section, field in PretrainConfig.model_fields.items():
+        for key, setting in _section_class(field.annotation).model_fields.items():
+            default = setting.get_default()
+            value = "none" if default is None else str(list(default) if isinstance(default, tuple) else default).lower()
+            meaning = " ".join((setting.description or "").split()).replace("|", "\\|")
+            lines.append(f"| `{section}.{key}` | {value} | {meaning} |")
+    return "\n".join(lines)
