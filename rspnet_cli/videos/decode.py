@@ -29,6 +29,8 @@ MAX_PIXELS = 64_000_000
 # Clocks of these formats start anywhere (a recording of a broadcast at 26 h): times count from the start of the file, as players do.
 _FREE_CLOCKS = {"mpeg", "mpegts"}
 DEFAULT_RATE = Fraction(25)
+# Pictures are decoded in another order than they are shown in, at most so far apart (H.264 and HEVC).
+MAX_REORDER = 16
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Video(AbstractContextManager["Video"]):
         self._error: str | None = None
         self._packets = 0
         self._last_packet_corrupt = False
-        self._last_frame_corrupt = False
+        self._last_corrupt: int | None = None  # number of the last picture that was flagged
         self._container, self._stream = open_container(path, max_pixels=max_pixels)
         try:
             context = self._stream.codec_context
@@ -86,7 +88,7 @@ class Video(AbstractContextManager["Video"]):
             self._frames = self._decode()
             first = next(self._frames, None)
             if first is None:
-                raise BrokenVideo(path, f"has no picture that decodes{f' ({self._error})' if self._error else ''}", 0, self.declared)
+                raise BrokenVideo(path, "has no picture that decodes" + (f" ({self._error})" if self._error else ""), 0, self.declared)
             self._first = first
             self.orientation: Orientation = orientation_of(first)
             aspect = self._stream.sample_aspect_ratio
@@ -200,7 +202,8 @@ class Video(AbstractContextManager["Video"]):
                 self._error = None
             self.decoded += 1
             self.corrupt_frames += frame.is_corrupt
-            self._last_frame_corrupt = frame.is_corrupt
+            if frame.is_corrupt:
+                self._last_corrupt = self.decoded
             yield frame
 
     def _check_size(self, width: int, height: int) -> None:
@@ -210,7 +213,8 @@ class Video(AbstractContextManager["Video"]):
 
     def _words(self, error: av.FFmpegError) -> str:
         if isinstance(error, av.error.ArgumentError):
-            return f"a picture has an impossible size or more than {self.max_pixels:,} pixels, the limit (--max-pixels)"
+            # FFmpeg's answer to a size that it was told not to take memory for.
+            return f"its size is impossible or beyond the limit of {self.max_pixels:,} pixels, --max-pixels"
         return error_words(error)
 
     def _problem(self) -> str | None:
@@ -221,7 +225,8 @@ class Video(AbstractContextManager["Video"]):
         if self.declared is not None:
             # Packets, not pictures: a packet may rightly show nothing (mpeg4's "not coded", the start of an open GOP).
             return f"is cut short: {counts}" if self._packets < self.declared else None
-        if self._last_frame_corrupt or self._last_packet_corrupt:
+        corrupt_end = self._last_corrupt is not None and self.decoded - self._last_corrupt < MAX_REORDER
+        if corrupt_end or self._last_packet_corrupt:
             return f"is cut short: it ends in the middle of a picture; {counts}"
         missing = missing_bytes(self.path)
         return f"is cut short: {missing:,} bytes are missing at its end; {counts}" if missing else None

@@ -117,6 +117,7 @@ class H264Video(StoredVideo):
             raise
         self._frames: Iterator[VideoFrame] = iter(())
         self._position = -1  # index of the frame that `_frames` gives next; -1: nowhere
+        self._colour: tuple[Colorspace, ColorRange] | None = None
 
     def _read_index(self) -> None:
         stream, context = self._stream, self._stream.codec_context
@@ -130,14 +131,16 @@ class H264Video(StoredVideo):
             raise self.damaged("its index is not in order")
         self._key = np.maximum.accumulate(np.where(keys, np.arange(len(keys)), 0))  # (N,): the key frame at or before each frame
         base = Fraction(stream.time_base)
-        self.times_s = np.array([float(int(pts) * base) for pts in self._pts], np.float64)
+        self.times_s = self._pts * base.numerator / base.denominator
         rate = average_rate(int(self._pts[0]), int(self._pts[-1]), len(self._pts), base)
         self.fps = rate or float(stream.guessed_rate or 25)
         self.width, self.height = context.width, context.height
 
     def _read_into(self, index: int, out: npt.NDArray[np.uint8]) -> None:
         frame = self._decode(index)
-        matrix, colour_range = colour_of(frame)
+        if self._colour is None:
+            self._colour = colour_of(frame)
+        matrix, colour_range = self._colour
         picture = reformatter().reformat(
             frame,
             format="rgb24",

@@ -53,7 +53,7 @@ class Timeline:
         if pts is None or not self._last < pts < self._last + self.gap:
             return False
         # 0 1 2 900 4 5: the odd one is 900, not all that follow it.
-        return following is None or following > pts or following <= self._last
+        return following is None or following >= pts or following <= self._last
 
 
 def store_timescale(time_base: Fraction) -> int:
