@@ -88,7 +88,7 @@ FAILURES = Table(
         _ID,
         _SOURCE,
         _LABEL_NAME,
-        Column("reason", "text", "why, in words"),
+        Column("reason", "text", "why, in words that follow the source's name"),
         Column("decoded", "int", "frames that decoded, where it came to that"),
         Column("declared", "int", "frames that the file declares, where it does"),
     ),
@@ -137,7 +137,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
-        return "true" if value else "false"
+        return "True" if value else "False"  # as pandas writes it
     return repr(value) if isinstance(value, float) else str(value)
 
 

@@ -42,9 +42,9 @@ def list_csv(root: Path, file: Path) -> Listing:
         try:
             place = locate(real_root, real_root, path)
             if place.is_folder:
-                raise PathRefused("a folder, no file")
+                raise PathRefused("is a folder, not a file")
         except PathRefused as refused:
-            listing.refuse(path, f"named in line {line} of {plain_text(file.name)}, but {_sentence(str(refused))}", label_name=label_name)
+            listing.refuse(path, f"is named in line {line} of {plain_text(file.name)}, but {refused}", label_name=label_name)
             continue
         found = FoundFile(path, place.status.st_size, place.status.st_mtime_ns)
         listing.add(found, label_name=label_name, group=group, splits=(split or UNUSED,) if "split" in header else ())
@@ -102,7 +102,3 @@ def _relative(path: str, root: Path, real_root: str) -> str:
                 pure = pure.relative_to(base)
                 break
     return pure.as_posix()
-
-
-def _sentence(reason: str) -> str:
-    return reason if reason.startswith(("is ", "leads ", "cannot ")) else f"it is {reason}"

@@ -54,7 +54,7 @@ _DEATHS = {
 
 @dataclass(frozen=True)
 class Outcome(Generic[Task, Result]):
-    """What became of a task: its result, or the reason in words why there is none."""
+    """What became of a task: its result, or the reason why there is none, in words that follow its name ("took longer than 600 s")."""
 
     task: Task
     result: Result | None
@@ -178,7 +178,7 @@ class WorkerPool(Generic[Task, Result]):
         code = worker.end()
         words = failure or _death(code)
         if worker.has_started:
-            return Outcome(task, None, words if failure else f"its worker process {words}")
+            return Outcome(task, None, words if failure else f"ended its worker process, which {words}")
         self._returned.append(task)
         self._start_failed(words)
         return None
@@ -288,7 +288,7 @@ def serve() -> None:
             try:
                 connection.send(answer)
             except (AttributeError, TypeError, PicklingError) as error:
-                connection.send(("failure", f"a result that cannot be sent: {error}"))
+                connection.send(("failure", f"gave a result that cannot be sent: {error}"))
 
 
 def _exit_with_parent(lifeline: int) -> None:
@@ -308,4 +308,4 @@ def _answer(function: Callable[[Any], Any], task: Any) -> tuple[str, Any]:
         if is_disk_full(error):
             name = getattr(error, "filename", None)
             return "disk full", disk_full(Path(name if isinstance(name, str) else "."))
-        return "failure", f"unexpected {type(error).__name__}: {error}"[:500]
+        return "failure", f"raised an unexpected {type(error).__name__}: {error}"[:500]

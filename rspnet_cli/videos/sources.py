@@ -119,7 +119,7 @@ def _list_folder(found: Walk) -> Listing:
             classes.add(class_name)
             listing.add(file, label_name=class_name)
         else:
-            listing.refuse(file.path, "it lies in no sub-folder, so it has no class")
+            listing.refuse(file.path, "lies in no sub-folder, so it has no class")
     for path, reason in found.refused:
         class_name, slash, _ = path.partition("/")
         if slash:

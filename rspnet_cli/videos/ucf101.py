@@ -61,7 +61,7 @@ def list_ucf101(found: Walk, annotations: Path) -> Listing:
         if class_name in classes:
             by_key[class_name, stem].append(file)
         else:
-            what = f"its folder {plain_text(class_name)} is no class" if class_name else "it lies in no folder that is a class"
+            what = f"lies in {plain_text(class_name)}, which is no class" if class_name else "lies in no folder that is a class"
             listing.refuse(file.path, f"{what} of {CLASS_LIST}")
     refused_keys = set()
     for path, reason in found.refused:
@@ -78,7 +78,7 @@ def list_ucf101(found: Walk, annotations: Path) -> Listing:
             wanted = lists.paths[key]
             files.sort(key=lambda file: not file.path.endswith(wanted))
             for other in files[1:]:
-                reason = f"the lists name this video once, and {plain_text(files[0].path)} is taken for it"
+                reason = f"is named once in the lists, and {plain_text(files[0].path)} is taken for it"
                 listing.refuse(other.path, reason, label_name=key[0])
             files = files[:1]
         splits = tuple((listed or {}).get(number, UNUSED) for number in lists.split_numbers)
@@ -167,7 +167,7 @@ def _report_missing(listing: Listing, lists: Ucf101Lists, *, present: set[Key], 
     for key in missing:
         if key[0] in classes_present:
             where = ", ".join(f"{part}list{number:02d}.txt" for number, part in sorted(lists.entries[key].items()))
-            listing.refuse(lists.paths[key], f"named in {where}, but not there", label_name=key[0])
+            listing.refuse(lists.paths[key], f"is named in {where}, but not there", label_name=key[0])
     absent = [name for name in lists.classes if name not in classes_present]
     if absent:
         num_entries = sum(key[0] not in classes_present for key in missing)

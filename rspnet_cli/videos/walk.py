@@ -19,11 +19,11 @@ from rspnet_cli.tables import plain_text
 VIDEO_SUFFIXES = frozenset(
     f".{ending}"
     for ending in (
-        *("3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "m1v", "m2ts", "m2v", "m4v", "mjpeg", "mjpg", "mkv", "mov", "mp4"),
-        *("mpe", "mpeg", "mpg", "mts", "mxf", "ogv", "qt", "rm", "rmvb", "ts", "vob", "webm", "wmv"),
+        *("3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "ivf", "m2ts", "m4v", "mkv", "mov", "mp4", "mpe", "mpeg", "mpg"),
+        *("mts", "mxf", "nut", "ogv", "qt", "rm", "rmvb", "ts", "vob", "webm", "wmv", "y4m"),
     )
 )
-_SPECIAL = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+_SPECIAL = {stat.S_IFIFO: "a named pipe (FIFO)", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Walk:
 
     files: list[FoundFile] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
-    """(path, reason in words)"""
+    """(path, reason in words: the rest of a sentence that begins with the path)"""
     skipped: Counter[str] = field(default_factory=Counter)
     """How many entries were passed over, by kind: an ending such as ".txt", "no ending", "hidden", "results of rspnet"."""
 
@@ -67,7 +67,7 @@ def walk(root: Path, *, exclude: Path | None = None) -> Walk:
         try:
             names = os.listdir(above[-1])  # str: names that are no text come with surrogate escapes
         except OSError as error:
-            found.refused.append((folder or ".", f"a folder that cannot be read ({error.strerror})"))
+            found.refused.append((folder or ".", f"is a folder that cannot be read ({error.strerror})"))
             continue
         if folder and {"manifest.json", "videos.csv", "frames"} <= set(names):
             found.skipped["results of rspnet"] += 1
@@ -90,10 +90,10 @@ def walk(root: Path, *, exclude: Path | None = None) -> Walk:
                 else:
                     found.skipped[PurePosixPath(path).suffix.lower() or "no ending"] += 1
             elif place.is_link and place.real in above:
-                found.refused.append((path, "a link to a folder that it lies in, without end"))
+                found.refused.append((path, "is a link to a folder that it lies in, without end"))
             elif place.is_link and linked:
                 # One level is enough for real collections, and it bounds what a hostile one can unfold to.
-                found.refused.append((path, "a link to a folder inside a folder that is a link itself: not followed"))
+                found.refused.append((path, "is a link to a folder inside a folder that is a link itself: not followed"))
             else:
                 pending.append((path, (*above, place.real), linked or place.is_link))
     found.files.sort(key=lambda file: sort_key(file.path))
@@ -135,22 +135,22 @@ def locate(real_root: str, real_folder: str, path: str) -> Place:
     except OSError as error:
         raise PathRefused(_why_not(whole, error)) from error
     except ValueError as error:  # a NUL in a list
-        raise PathRefused("no path that a file can have") from error
+        raise PathRefused("is no path that a file can have") from error
     if real != real_root and not real.startswith(real_root.rstrip("/") + "/"):
-        how = "a link that leads" if is_link else "leads"
+        how = "is a link that leads" if is_link else "leads"
         raise PathRefused(f"{how} out of the folder of videos, to {plain_text(real)}: copy it there, or name a folder that holds both")
     kind = _SPECIAL.get(stat.S_IFMT(status.st_mode))
     if kind is not None:
-        raise PathRefused(f"{kind}, no file")
+        raise PathRefused(f"is {kind}, not a file")
     return Place(real, status, is_link)
 
 
 def _why_not(path: str, error: OSError) -> str:
     if error.errno == errno.ELOOP:
-        return "a link that leads in a circle"
+        return "is a link in a loop of links"
     if error.errno == errno.ENOENT:
         try:
-            return f"a link to {plain_text(os.readlink(path))}, which is not there"  # noqa: PTH115
+            return f"is a link to {plain_text(os.readlink(path))}, which is not there"  # noqa: PTH115
         except OSError:
             return "is not there"
     return f"cannot be reached ({error.strerror})"

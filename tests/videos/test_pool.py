@@ -58,12 +58,14 @@ def test_every_task_has_its_outcome_and_failures_have_reasons_in_words() -> None
     outcomes = run(tasks, num_workers=2)
     for i in range(6):
         assert outcomes["echo", i] == Outcome(("echo", i), i)
-    assert outcomes["die", 9].failure == ("its worker process was killed from outside, as the system does when memory runs out")
-    assert outcomes["die", 11].failure == "its worker process crashed (segmentation fault)"
-    assert outcomes["exit", 0].failure == "its worker process ended unexpectedly (exit code 0)"
-    assert outcomes["raise", "no such luck"].failure == "unexpected ValueError: no such luck"
+    assert outcomes["die", 9].failure == (
+        "ended its worker process, which was killed from outside, as the system does when memory runs out"
+    )
+    assert outcomes["die", 11].failure == "ended its worker process, which crashed (segmentation fault)"
+    assert outcomes["exit", 0].failure == "ended its worker process, which ended unexpectedly (exit code 0)"
+    assert outcomes["raise", "no such luck"].failure == "raised an unexpected ValueError: no such luck"
     assert outcomes["memory", None].failure == "ran out of memory"
-    assert (outcomes["unpicklable", None].failure or "").startswith("a result that cannot be sent")
+    assert (outcomes["unpicklable", None].failure or "").startswith("gave a result that cannot be sent")
     assert outcomes["ignored", None].result == [True, True]
     assert outcomes["big", 3_000_000].result == bytes(3_000_000)
     assert outcomes["talk", None].result == "said"
