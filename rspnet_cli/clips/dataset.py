@@ -6,7 +6,7 @@ A worker reads two clips per video, cuts each clip's crop box and hands over byt
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,7 +147,7 @@ class BatchOrder(Sampler["list[Key]"]):
                 yield [(epoch, int(row)) for row in order[begin : begin + share]]
 
 
-def batches(dataset: ClipPairs, order: BatchOrder, *, workers: int, pin_memory: bool = False) -> Iterator[ClipBatch]:
+def batches(dataset: ClipPairs, order: BatchOrder, *, workers: int, pin_memory: bool = False) -> Generator[ClipBatch]:
     """Load the batches in order. Raises the RspnetError of a video that cannot be read."""
     loader: DataLoader[Any] = DataLoader(
         dataset,

@@ -32,9 +32,7 @@ def uniform_clips(video_frames: int, *, frames: int, count: int, stride: int = 1
         return np.tile(short, (count, 1))
     last = video_frames - _span(frames, stride)
     starts: np.ndarray = np.array([last // 2]) if count == 1 else np.round(np.linspace(0, last, count))
-    offsets = stride * np.arange(frames, dtype=np.int64)
-    clips: np.ndarray = starts.astype(np.int64)[:, None] + offsets
-    return clips
+    return starts.astype(np.int64)[:, None] + stride * np.arange(frames, dtype=np.int64)
 
 
 def frames_at_rate(video_frames: int, *, fps: float, frame_rate: float | None) -> np.ndarray:
@@ -49,7 +47,8 @@ def frames_at_rate(video_frames: int, *, fps: float, frame_rate: float | None) -
     if step >= 1 and float(step).is_integer():
         return np.arange(0, video_frames, int(step), dtype=np.int64)
     count = max(math.floor(video_frames / step), 1)
-    return np.minimum(np.floor(np.arange(count) * step).astype(np.int64), video_frames - 1)
+    indices: np.ndarray = np.floor(np.arange(count) * step).astype(np.int64)
+    return indices.clip(max=video_frames - 1)
 
 
 def _span(frames: int, stride: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ def _train(
     steps_per_epoch = len(rows) // optim.batch_size
     steps_to_fill = config.moco.queue_size // optim.batch_size
 
-    def source(start: tuple[int, int]) -> Iterator[ClipBatch]:
+    def source(start: tuple[int, int]) -> Generator[ClipBatch]:
         order = BatchOrder(
             rows,
             batch_size=optim.batch_size,
@@ -198,7 +198,9 @@ def _write_results(
 ) -> None:
     used = np.zeros(len(table), dtype=bool)
     used[rows] = True
-    pd.DataFrame({"id": table.ids, "used": used}).to_csv(stage.work / "videos.csv", index=False, lineterminator="\n")
+    # The source's hash tells whether a video of another extraction was trained on.
+    words = {"id": table.ids, "used": used, "sha256": table.rows["sha256"]}
+    pd.DataFrame(words).to_csv(stage.work / "videos.csv", index=False, lineterminator="\n")
     last = position.last
     avid = {key: last[key] if queue_filled else None for key in ("avid_top1", "avid_top5")}
     results: dict[str, Any] = {
@@ -214,7 +216,7 @@ def _write_results(
     stage.finish(
         results=results,
         artifacts=["encoder.safetensors", "initial.safetensors", "metrics.csv", "videos.csv", *checkpoints],
-        logs=["timings.csv"],
+        logs=["timings.csv", "tensorboard"],
         classes_sha256=stage.inputs["extract"].classes_sha256,
         environment={"device": config.run.device, "workers": config.run.workers},
     )

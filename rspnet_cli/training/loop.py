@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from rspnet_cli.config import OptimConfig
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.progress import Reporter
 from rspnet_cli.training.checkpoint import Checkpoints
-from rspnet_cli.training.metrics import CsvLog, Means
+from rspnet_cli.training.metrics import Board, CsvLog, Means
 
 StepFunction = Callable[[ClipBatch, int, int], tuple[Tensor, tuple[Tensor, ...]]]
 """(batch, epoch, step of the epoch) -> the loss with gradient, and the figures (the loss first)."""
@@ -41,7 +42,7 @@ class Plan:
     figures: Sequence[str]
     """Names of the step's figures."""
     steps_per_epoch: int
-    batches: Callable[[tuple[int, int]], Iterator[ClipBatch]]
+    batches: Callable[[tuple[int, int]], Generator[ClipBatch]]
     """From a position (epoch, step) on, over all remaining epochs."""
     work: Path
     device: torch.device
@@ -111,11 +112,12 @@ def train(plan: Plan, checkpoints: Checkpoints, report: Reporter) -> Position:
         rows = int(saved["rows"]) if saved else 0
         run.metrics = CsvLog(plan.work / "metrics.csv", ["epoch", "step", "lr", *columns, *plan.extra_columns], rows=rows)
         run.timings = CsvLog(plan.work / "timings.csv", ["step", "seconds", "videos_per_s", "data_wait_share"])
+        run.board = Board(plan.work / "tensorboard", first_step=position.epoch * plan.steps_per_epoch + position.step + 1)
     total = plan.config.epochs * plan.steps_per_epoch
     done = position.epoch * plan.steps_per_epoch + position.step
-    source = plan.batches((position.epoch, position.step))
-    for _ in report.track(range(done, total), total=total, unit="steps", name="pretrain", start=done):
-        run.one_step(source)
+    with closing(plan.batches((position.epoch, position.step))) as source:  # ends the loader's workers, whatever happens
+        for _ in report.track(range(done, total), total=total, unit="steps", name="pretrain", start=done):
+            run.one_step(source)
     return position
 
 
@@ -129,6 +131,7 @@ class _Run:
     report: Reporter
     metrics: CsvLog | None = None
     timings: CsvLog | None = None
+    board: Board | None = None
     pending: list[Tensor] = field(default_factory=list)
     began: float = field(default_factory=time.perf_counter)
     timed_steps: int = 0
@@ -195,11 +198,12 @@ class _Run:
     def _log(self, rate: float) -> None:
         means = self.interval.take()
         self.report.figures(**{name: means[name] for name in self.plan.shown}, data_wait=self._wait_share())
-        if self.metrics is None or self.timings is None:
+        if self.metrics is None or self.timings is None or self.board is None:
             return
         further = self.plan.row(self.steps_done, means)
         # A step that ends an epoch still belongs to it.
         self.metrics.append({"epoch": self.position.epoch + 1, "step": self.steps_done, "lr": rate, **means, **further})
+        self.board.add(self.steps_done, {"lr": rate, **means, **further})
         seconds = time.perf_counter() - self.interval_began
         videos_per_s = self.interval_steps * self.plan.config.batch_size / max(seconds, 1e-9)
         self.timings.append(
