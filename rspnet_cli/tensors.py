@@ -14,8 +14,6 @@ import numpy as np
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import atomic_path
 
-HEADER_LIMIT_BYTES = 100_000_000  # the limit of the safetensors library itself
-
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write arrays and their metadata atomically, with equal bytes for equal content. Raises DiskFullError."""

@@ -6,6 +6,7 @@ shards, and no batch spans two of them: the batches, and on a CPU the bytes, are
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -75,16 +76,19 @@ class UniformClips(Dataset["VideoClips | RspnetError"]):
 
 def load_clips(dataset: UniformClips, rows: Sequence[int], *, workers: int, pin_memory: bool) -> Iterator[VideoClips]:
     """The clips of the rows, in order, read ahead by worker processes. Raises the RspnetError of a video that cannot be read."""
-    loader: DataLoader[VideoClips | RspnetError] = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=list(rows),
-        num_workers=workers,
-        collate_fn=_unchanged,
-        worker_init_fn=ignore_interrupts,
-        pin_memory=pin_memory,
-        prefetch_factor=2 if workers else None,
-    )
+    with warnings.catch_warnings():
+        # More workers than cores is the user's choice, and right where reading waits for a disk.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        loader: DataLoader[VideoClips | RspnetError] = DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=list(rows),
+            num_workers=workers,
+            collate_fn=_unchanged,
+            worker_init_fn=ignore_interrupts,
+            pin_memory=pin_memory,
+            prefetch_factor=2 if workers else None,
+        )
     for item in loader:
         if isinstance(item, RspnetError):
             raise item
