@@ -222,6 +222,8 @@ class ExportConfig(Section):
     """Export the untrained encoder, the baseline of every figure."""
     checkpoint: str = Field("last", pattern=r"^(last|best|epoch_\d+)$")
     """Which checkpoint: last, best or epoch_N."""
+    reestimate_bn: bool = False
+    """Estimate batch-norm statistics anew on train clips (always done for random_init; helps short s3dg runs, whose own lag behind)."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
@@ -232,6 +234,16 @@ class ExportConfig(Section):
     """Processes that decode clips (None: one for each CPU core that the encoder leaves; changes no result)."""
     also: tuple[Literal["npy", "parquet"], ...] = ()
     """Further formats to write beside safetensors."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ExportConfig:
+        if self.random_init and "checkpoint" in self.model_fields_set:
+            raise ValueError("checkpoint has no effect with random_init, the weights before the first step")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What identifies a run: everything but the worker count, which changes no result. JSON values."""
+        return self.model_dump(mode="json", exclude={"workers"})
 
 
 class RetrievalConfig(Section):

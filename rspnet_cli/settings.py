@@ -65,6 +65,20 @@ def pretrain_settings(
     return config
 
 
+def flat_settings(model: type[Config], *, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> Config:
+    """The settings of a stage whose settings have no sections: defaults < --set < explicit flag.
+
+    sets: "key=value" as typed. flags: key -> value, None: not typed. Raises InputError as `pretrain_settings` does.
+    """
+    values: dict[str, Any] = {}
+    for text in sets:
+        key, value = _parse_set(text, example="clips=5")
+        if key not in model.model_fields:
+            raise InputError(f"There is no setting '{key}'{_nearest(key, model.model_fields)}: there are {', '.join(model.model_fields)}.")
+        values[key] = value
+    return validated(model, values | {key: value for key, value in (flags or {}).items() if value is not None})
+
+
 def validated(model: type[Config], values: Mapping[str, Any]) -> Config:
     """Build a config; what pydantic finds becomes one sentence. Raises InputError."""
     try:
@@ -76,7 +90,7 @@ def validated(model: type[Config], values: Mapping[str, Any]) -> Config:
         if first["type"] == "extra_forbidden":
             raise InputError(f"There is no setting '{where}'{_nearest(where, setting_names())}.") from error
         given = "" if first["type"] == "value_error" else f" (given: {first['input']!r})"
-        label = "" if first["type"] == "value_error" and "." in message.split(" ", 1)[0] else f"{where}: "
+        label = "" if first["type"] == "value_error" and ("." in message.split(" ", 1)[0] or not where) else f"{where}: "
         raise InputError(f"{label}{message}{given}: correct this setting.") from error
 
 
@@ -111,10 +125,10 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
-def _parse_set(text: str) -> tuple[str, Any]:
+def _parse_set(text: str, example: str = "optim.lr=0.05") -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise InputError(f"--set {text}: write it as section.key=value, for example --set optim.lr=0.05.")
+        raise InputError(f"--set {text}: write it as key=value, for example --set {example}.")
     return key.strip(), parse_value(value.strip())
 
 

@@ -1,0 +1,246 @@
+"""export-features: an encoder and an extraction -> one vector per video."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from rspnet_cli import distributed
+from rspnet_cli.config import ExportConfig
+from rspnet_cli.devices import default_workers, resolve_device, resolve_precision
+from rspnet_cli.encoder.batch_norm import estimate_statistics
+from rspnet_cli.encoder.load import PretrainedEncoder, load_encoder
+from rspnet_cli.errors import InputError, RspnetError
+from rspnet_cli.evaluation.features import UniformClips, describe_videos, load_clips, split_shards, statistics_batches
+from rspnet_cli.evaluation.features_file import FEATURES, VIDEOS, FeatureTable, write_features
+from rspnet_cli.files import atomic_path
+from rspnet_cli.manifest import Manifest, read_manifest
+from rspnet_cli.progress import Reporter
+from rspnet_cli.stage import Stage, begin_stage
+from rspnet_cli.tensors import check_shape, open_tensors, write_tensors
+from rspnet_cli.videos.frames import FramesTable, read_frames
+
+# Batch norm is estimated on so many train videos, evenly spaced over the table, one centre clip each; of fewer videos more clips are taken.
+STATISTICS_VIDEOS = 256
+STATISTICS_CLIPS = 64
+STATISTICS_BATCH = 32
+_STATISTICS = "batch_norm.safetensors"
+_AGAIN = "start anew with --force"
+
+
+def export_features(
+    config: ExportConfig,
+    *,
+    pretrain: Path,
+    out: Path,
+    frames: Path | None = None,
+    force: bool = False,
+    report: Reporter | None = None,
+) -> Manifest:
+    """Describe every video by one vector: the mean over its clips of pooled last-layer features.
+
+    pretrain, frames: folders or manifests of a pretraining and of the extraction to describe (None: the one that it trained on). out: this
+    stage's folder. Raises InputError for inputs that are not what they should be, RspnetError for features that are not finite.
+    """
+    report = report or Reporter.silent()
+    if distributed.world_size() > 1:
+        raise InputError("export-features runs in one process: start it without torchrun.")
+    if "parquet" in config.also and find_spec("pyarrow") is None:
+        raise InputError("--also parquet needs the package pyarrow: install it with `pip install 'rspnet-cli[parquet]'`, or leave it out.")
+    device = resolve_device(config.device)
+    config = config.model_copy(
+        update={
+            "device": device.type,
+            "precision": resolve_precision(config.precision, device),
+            "workers": default_workers(device) if config.workers is None else config.workers,
+            "reestimate_bn": config.reestimate_bn or config.random_init,
+        }
+    )
+    if frames is None:
+        frames = read_manifest(pretrain, stage="pretrain", verify=False).input("extract", verify=False).path
+    inputs = {"pretrain": pretrain, "extract": frames}
+    with begin_stage("export-features", config.identity(), inputs=inputs, out=out, force=force, report=report) as stage:
+        if stage.manifest is not None:
+            return stage.manifest
+        table = read_frames(stage.inputs["extract"])
+        encoder = load_encoder(
+            stage.inputs["pretrain"].path, device=str(device), checkpoint="initial" if config.random_init else config.checkpoint
+        )
+        num_statistics_clips = _prepare_batch_norm(config, stage, encoder, table, report) if config.reestimate_bn else 0
+        _warn_of_enlarging(encoder, table, report)
+        _describe(config, stage, encoder, table, report)
+        return _write_results(config, stage, encoder, table, num_statistics_clips)
+
+
+def _describe(config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, table: FramesTable, report: Reporter) -> None:
+    """Write the shards that are not there yet."""
+    shards = split_shards(len(table), clips=config.clips, batch_size=config.batch_size)
+    missing = [shard for shard in shards if not _shard_path(stage, shard).exists()]
+    rows = [row for shard in missing for row in shard]
+    clips = UniformClips(table, frames=encoder.frames, count=config.clips, frame_rate=encoder.frame_rate)
+    videos = load_clips(clips, rows, workers=config.workers or 0, pin_memory=encoder.device.type == "cuda")
+    tracked = report.track(videos, total=len(table), unit="videos", name="export-features", start=len(table) - len(rows))
+    described = describe_videos(
+        encoder,
+        tracked,
+        [len(shard) for shard in missing],
+        pool=config.pool,
+        batch_size=config.batch_size,
+        autocast=partial(torch.autocast, encoder.device.type, torch.bfloat16, enabled=config.precision == "bf16"),
+    )
+    for shard, (features, times_s) in zip(missing, described, strict=True):
+        finite = np.isfinite(features).all(axis=(1, 2))
+        if not finite.all():
+            raise RspnetError(
+                f"The features of video {table.ids[shard[int(np.argmin(finite))]]} are not finite: the encoder has diverged or overflows; "
+                "name another --checkpoint, or --precision fp32."
+            )
+        write_tensors(_shard_path(stage, shard), {"clip_features": features, "clip_times_s": times_s}, {})
+    for _ in tracked:  # lets the progress write its last line
+        raise AssertionError("more videos than rows")
+
+
+def _shard_path(stage: Stage, shard: range) -> Path:
+    return stage.work / "shards" / f"{shard.start:08d}.safetensors"
+
+
+def _read_shards(config: ExportConfig, stage: Stage, channels: int, num_videos: int) -> tuple[np.ndarray, np.ndarray]:
+    """All clip features (V, N, C) float32 and clip times (V, N, 2) float64."""
+    features = np.empty((num_videos, config.clips, channels), np.float32)
+    times_s = np.empty((num_videos, config.clips, 2), np.float64)
+    for shard in split_shards(num_videos, clips=config.clips, batch_size=config.batch_size):
+        path = _shard_path(stage, shard)
+        rows = slice(shard.start, shard.stop)
+        with open_tensors(path, advice=_AGAIN) as view:
+            for name, dtype, target in (("clip_features", "F32", features), ("clip_times_s", "F64", times_s)):
+                check_shape(path, view, name, dtype=dtype, shape=target[rows].shape, advice=_AGAIN)
+                target[rows] = view.get_tensor(name)
+    return features, times_s
+
+
+def _prepare_batch_norm(config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, table: FramesTable, report: Reporter) -> int:
+    """Estimate batch-norm statistics on clips of the train videos; the number of clips. A resumed run takes what it estimated before."""
+    pretrain = stage.inputs["pretrain"]
+    extract = pretrain.input("extract", verify=False)
+    trained = table if extract.digest == table.manifest.digest else read_frames(extract)
+    used = set(_pretrain_videos(pretrain).query("used")["id"])
+    rows = np.array([row for row, name in enumerate(trained.ids) if name in used])
+    if not len(rows):
+        raise InputError(
+            f"None of the videos that {pretrain.path} trained on is in {extract.path}: put back the extraction it was made from."
+        )
+    chosen = rows[np.unique(np.round(np.linspace(0, len(rows) - 1, min(len(rows), STATISTICS_VIDEOS))).astype(np.int64))]
+    count = max(1, -(-STATISTICS_CLIPS // len(chosen)))
+    path = stage.work / _STATISTICS
+    names = [name for name, _ in encoder.named_buffers() if name.startswith("backbone.")]
+    if not path.exists():
+        clips = UniformClips(trained, frames=encoder.frames, count=count, frame_rate=encoder.frame_rate)
+        videos = load_clips(clips, chosen.tolist(), workers=config.workers or 0, pin_memory=False)
+        batches = statistics_batches(encoder, videos, num_clips=count * len(chosen), batch_size=STATISTICS_BATCH)
+        with torch.autocast(encoder.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            estimate_statistics(encoder, batches)
+        write_tensors(path, {name: encoder.get_buffer(name).cpu().numpy() for name in names}, {})
+    with open_tensors(path, advice=_AGAIN) as view:
+        for name in names:
+            buffer = encoder.get_buffer(name)
+            kind = "I64" if buffer.dtype == torch.int64 else "F32"
+            check_shape(path, view, name, dtype=kind, shape=tuple(buffer.shape), advice=_AGAIN)
+            buffer.copy_(torch.from_numpy(view.get_tensor(name)))
+    what = "untrained encoder (--random-init)" if config.random_init else "encoder"
+    report.info(f"export-features: {what}, batch-norm statistics estimated on {count * len(chosen)} clips of {len(chosen)} train videos.")
+    return count * len(chosen)
+
+
+def _pretrain_videos(pretrain: Manifest) -> pd.DataFrame:
+    """The pretraining's table of videos: id, used (bool), sha256 of the source. Raises InputError."""
+    path = pretrain.artifact_path("videos.csv")
+    try:
+        videos = pd.read_csv(path, dtype={"id": "str", "used": "bool", "sha256": "str"}, keep_default_na=False)
+        return videos[["id", "used", "sha256"]]
+    except (ValueError, KeyError, OSError) as error:
+        raise InputError(f"{path} is no table of pretraining videos ({error}): make it anew with `rspnet pretrain --force`.") from error
+
+
+def _warn_of_enlarging(encoder: PretrainedEncoder, table: FramesTable, report: Reporter) -> None:
+    small = int((table.rows[["width", "height"]].min(axis=1) < encoder.size).sum())
+    if small:
+        report.warn(f"{small} of {len(table)} videos are stored smaller than the {encoder.size} pixels of the encoder's clips: enlarged.")
+
+
+def _write_results(
+    config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, table: FramesTable, num_statistics_clips: int
+) -> Manifest:
+    clip_features, clip_times_s = _read_shards(config, stage, encoder.channels, len(table))
+    features = FeatureTable(
+        features=clip_features.mean(axis=1, dtype=np.float64).astype(np.float32),
+        clip_features=clip_features,
+        clip_times_s=clip_times_s,
+        video_index=np.arange(len(table), dtype=np.int64),
+        videos=_video_rows(config, stage, table),
+        metadata=_metadata(config, stage, encoder, num_statistics_clips),
+    )
+    write_features(stage.work, features)
+    artifacts = [FEATURES, VIDEOS]
+    if "npy" in config.also:
+        artifacts.append("features.npy")
+        with atomic_path(stage.work / artifacts[-1]) as temporary:
+            np.save(temporary, features.features, allow_pickle=False)
+    if "parquet" in config.also:
+        artifacts.append("features.parquet")
+        with atomic_path(stage.work / artifacts[-1]) as temporary:
+            features.videos.assign(features=list(features.features)).to_parquet(temporary, engine="pyarrow", index=False)
+    return stage.finish(
+        results={"videos": len(table), "channels": encoder.channels, "clips": config.clips},
+        artifacts=artifacts,
+        classes_sha256=stage.inputs["extract"].classes_sha256,
+        environment={"device": str(encoder.device), "workers": config.workers},
+    )
+
+
+def _video_rows(config: ExportConfig, stage: Stage, table: FramesTable) -> pd.DataFrame:
+    """The columns of the export's videos.csv, typed as FeatureTable wants them."""
+    rows = table.rows
+    try:
+        videos = rows[["id", "source", "label_name", "group", *table.split_columns]].fillna("").astype("str").reset_index(drop=True)
+        labels = rows["label"].astype("str")
+        videos["label"] = labels.where(labels != "", "-1").to_numpy(dtype=object).astype(np.int64)
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{table.manifest.artifact_path(VIDEOS)} is incomplete ({error}): make it anew with `rspnet extract --force`."
+        ) from error
+    videos["frames"], videos["fps"] = table.frames, table.fps
+    used = set() if config.random_init else set(_pretrain_videos(stage.inputs["pretrain"]).query("used")["sha256"])
+    # By the hash of the source: also true of another extraction, and of a copy of a video under another name.
+    videos["seen"] = rows["sha256"].isin(used).to_numpy(bool)
+    return videos
+
+
+def _metadata(config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, num_statistics_clips: int) -> dict[str, str]:
+    """What a reader of the features file alone must know, as safetensors metadata (text)."""
+    values: dict[str, Any] = {
+        "format": "rspnet features 1",
+        "tensors": "features (V, C): mean over clips; clip_features (V, N, C); clip_times_s (V, N, 2): start, end in source seconds; "
+        "label, group, video_index (V,); row i is row i of videos.csv",
+        "backbone": encoder.backbone_name,
+        "width": stage.inputs["pretrain"].config["model"]["width"],
+        "checkpoint": "initial (untrained)" if config.random_init else config.checkpoint,
+        "batch_norm": f"estimated on {num_statistics_clips} train clips" if num_statistics_clips else "running averages of training",
+        "layer": "last feature map, before any projection head; not normalised",
+        "pool": config.pool,
+        "clips": config.clips,
+        "clip_frames": encoder.frames,
+        "clip_size": encoder.size,
+        "frame_rate": "that of the video" if encoder.frame_rate is None else encoder.frame_rate,
+        "clip_sampling": "consecutive frames, starts evenly spaced from first to last possible; short videos are looped",
+        "preprocessing": "largest centre square, bilinear resize without antialias, RGB / 255, ImageNet mean and deviation",
+        "precision": config.precision,
+        "pretrain_digest": stage.inputs["pretrain"].digest,
+        "extract_digest": stage.inputs["extract"].digest,
+    }
+    return {key: str(value) for key, value in values.items()}
