@@ -21,6 +21,8 @@ from rspnet_cli.videos.broken import BrokenVideo
 
 # FFmpeg's names of the demuxers: mp4 and mov, avi, mkv and webm, wmv, flv, mpg and vob, ts, ogv, mxf, nut, rm, dv, ivf, y4m.
 FORMATS = ("mov", "avi", "matroska", "asf", "flv", "mpeg", "mpegts", "ogg", "mxf", "nut", "rm", "dv", "ivf", "yuv4mpegpipe")
+# Decoders hold pictures against FFmpeg's limit with the borders that they add; sizes in between are told apart after decoding.
+DECODER_MARGIN = 2**20
 
 _KINDS = (
     (stat.S_ISDIR, "is a folder"),
@@ -34,10 +36,11 @@ _KINDS = (
 def open_container(path: Path, *, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> tuple[InputContainer, VideoStream]:
     """Open a file and find its video stream, ready to decode in one thread. The caller closes the container.
 
-    max_pixels bounds every picture before memory is taken for it. Raises BrokenVideo.
+    max_pixels bounds every picture before memory is taken for it, but not to the pixel: see DECODER_MARGIN. Raises BrokenVideo.
     """
     check_file(path)
-    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(formats), "max_pixels": str(max_pixels)}
+    bound = {"max_pixels": str(max_pixels + DECODER_MARGIN)}
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(formats)} | bound
     try:
         # By absolute path: a relative name such as `http:x` would be taken for an address.
         container = av.open(os.path.abspath(path), "r", options=options, metadata_errors="replace")  # noqa: PTH100 (keeps links as they are)
@@ -51,7 +54,7 @@ def open_container(path: Path, *, max_pixels: int, formats: tuple[str, ...] = FO
         if not set(container.format.name.split(",")) & set(formats):
             raise BrokenVideo(path, f"is not a video file (its format is {container.format.name})")
         stream = _video_stream(path, container)
-        stream.codec_context.options = {"max_pixels": str(max_pixels)}
+        stream.codec_context.options = bound
         # Frame threads can hang for ever when a container is left before its end (PyAV#1962); many videos at once use the cores better.
         stream.codec_context.thread_type = "NONE"
         stream.codec_context.thread_count = 1
@@ -124,23 +127,38 @@ def declared_frames(container: InputContainer, stream: VideoStream) -> int | Non
 
 
 def missing_bytes(path: Path) -> int:
-    """How many bytes a Matroska or WebM file lacks at its end, by the size its header states; 0 where it states none.
+    """How many bytes a file lacks at its end, by the size its header states (mkv, webm, wmv); 0 where it states none.
 
     FFmpeg reads such a file to the cut and reports nothing.
     """
     with path.open("rb") as file:
-        if file.read(4) != b"\x1a\x45\xdf\xa3":
-            return 0
-        header_bytes = _vint(file)
-        if header_bytes is None:
-            return 0
-        file.seek(header_bytes, os.SEEK_CUR)
-        if file.read(4) != b"\x18\x53\x80\x67":
-            return 0
-        segment_bytes = _vint(file)
-        if segment_bytes is None:
-            return 0
-        return max(0, file.tell() + segment_bytes - os.fstat(file.fileno()).st_size)
+        size = _matroska_size(file) or _asf_size(file)
+        return max(0, (size or 0) - os.fstat(file.fileno()).st_size)
+
+
+def _matroska_size(file: BinaryIO) -> int | None:
+    """Size of the file by its one segment, None if it is no Matroska file or was written without going back to fill in the size."""
+    file.seek(0)
+    if file.read(4) != b"\x1a\x45\xdf\xa3":
+        return None
+    header_bytes = _vint(file)
+    if header_bytes is None:
+        return None
+    file.seek(header_bytes, os.SEEK_CUR)
+    if file.read(4) != b"\x18\x53\x80\x67":
+        return None
+    segment_bytes = _vint(file)
+    return None if segment_bytes is None else file.tell() + segment_bytes
+
+
+def _asf_size(file: BinaryIO) -> int | None:
+    """Size of the file by its File Properties Object: GUID, own size, file id, then the file's size, all little-endian."""
+    file.seek(0)
+    header = file.read(65_536)
+    start = header.find(b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65")
+    if not header.startswith(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11") or start < 0:
+        return None
+    return int.from_bytes(header[start + 40 : start + 48], "little")
 
 
 def _vint(file: BinaryIO) -> int | None:

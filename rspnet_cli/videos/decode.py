@@ -212,8 +212,9 @@ class Video(AbstractContextManager["Video"]):
             raise BrokenVideo(self.path, f"has pictures of {size}, beyond the limit of {self.max_pixels:,} (--max-pixels)", self.decoded)
 
     def _words(self, error: av.FFmpegError) -> str:
-        if isinstance(error, av.error.ArgumentError):
-            # FFmpeg's answer to a size that it was told not to take memory for.
+        context = self._stream.codec_context
+        self._check_size(context.width, context.height)  # the decoder stopped at a size that the header did not tell
+        if context.width == 0:  # FFmpeg's answer to a size that it was told not to take memory for
             return f"its size is impossible or beyond the limit of {self.max_pixels:,} pixels, --max-pixels"
         return error_words(error)
 

@@ -22,7 +22,7 @@ from rspnet_cli.videos.picture import PictureFormat, UnsupportedColour, stored_s
 from rspnet_cli.videos.stored import StoredVideo
 from rspnet_cli.videos.timestamps import average_rate
 
-__all__ = ["StoredInfo", "StoredVideo", "open_store", "write_video"]
+__all__ = ["BrokenVideo", "StoredInfo", "StoredVideo", "open_store", "write_video"]
 
 Codec = Literal["h264", "jpeg"]
 # The longest side that every H.264 decoder takes.

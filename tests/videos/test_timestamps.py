@@ -1,6 +1,7 @@
 """Times of frames: what can be believed is kept to the tick, the rest is repaired and counted."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -24,7 +25,7 @@ def test_increasing_times_are_kept_to_the_tick(pts: list[int]) -> None:
 def test_whatever_the_source_says_times_increase_from_zero_or_later(pts: list[int | None], nominal: int) -> None:
     times, count = repaired(pts, nominal)
     assert times[0] >= 0
-    assert all(a < b for a, b in zip(times, times[1:], strict=False))
+    assert all(a < b for a, b in pairwise(times))
     shift = max(0, -(pts[0] or 0))
     assert count == sum(own is None or own + shift != time for own, time in zip(pts, times, strict=True))
 
