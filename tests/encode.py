@@ -39,7 +39,7 @@ class Codec:
 
 _X264 = "bframes={b}:keyint=12:min-keyint=12:scenecut=0:open-gop={open}:threads=1:mbtree=0"
 _X265 = "bframes=3:keyint=12:min-keyint=12:scenecut=0:open-gop={open}:pools=1:frame-threads=1:log-level=none"
-_GOOD = {"flags": "+qscale", "global_quality": str(3 * 118)}  # quantiser 3 times FF_QP2LAMBDA
+_GOOD = {"qmin": "3", "qmax": "3"}  # FFmpeg's own encoders: a constant quantiser of 3 (2 is best, 31 worst)
 CODECS = {
     "h264": Codec("libx264", ".mp4", options={"x264-params": _X264.format(b=3, open=0), "preset": "fast"}),
     "h264-open-gop": Codec("libx264", ".mp4", options={"x264-params": _X264.format(b=3, open=1), "preset": "fast"}),

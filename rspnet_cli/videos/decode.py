@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 
 from rspnet_cli.videos.broken import BrokenVideo
 from rspnet_cli.videos.container import declared_frames, error_words, missing_bytes, open_container
-from rspnet_cli.videos.picture import Orientation, UnsupportedColour, display_size, orientation_of, rgb_of, to_picture
+from rspnet_cli.videos.picture import Orientation, UnsupportedColour, display_size, orientation_of, rgb_of, stored_size, to_picture
 from rspnet_cli.videos.timestamps import MAX_GAP, Timeline, store_timescale
 
 __all__ = ["MAX_PIXELS", "BrokenVideo", "Video", "VideoInfo", "open_video"]
@@ -104,9 +104,14 @@ class Video(AbstractContextManager["Video"]):
         """How many times had to be made up so far."""
         return self._timeline.repaired
 
-    def frames(self) -> Iterator[tuple[float, np.ndarray]]:
-        """(time in seconds, RGB (H, W, 3) uint8 at `info`'s size) of every picture. Raises BrokenVideo."""
+    def frames(self, short_side: int | None = None) -> Iterator[tuple[float, np.ndarray]]:
+        """(time in seconds, RGB (H, W, 3) uint8) of every picture. Raises BrokenVideo.
+
+        short_side: shrink to the size that the frame store would have; without it pictures have `info`'s size.
+        """
         size = (self.info.width, self.info.height)
+        if short_side is not None:
+            size = stored_size(*size, short_side)
         for ticks, frame in self.decoded_frames():
             try:
                 picture = to_picture(frame, size, self.orientation, "rgb24")

@@ -70,6 +70,16 @@ def test_info_is_known_before_all_is_decoded(tmp_path: Path) -> None:
         assert video.info.rate == pytest.approx(30_000 / 1001)
 
 
+def test_pictures_can_be_had_as_the_store_would_hold_them(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "a.mp4", 6, size=(161, 121), codec=Codec("libx264", ".mp4", "yuv444p"))
+    write_video(path, tmp_path / "store.mp4", short_side=64)
+    with open_video(path) as video, open_store(tmp_path / "store.mp4") as stored:
+        for (time_s, frame), stored_time_s, kept in zip(video.frames(64), stored.times_s, stored.read(range(6)), strict=True):
+            assert time_s == stored_time_s
+            assert frame.shape == kept.shape
+            assert np.abs(frame.astype(int) - kept).mean() < 5
+
+
 # Times ----------------------------------------------------------------------------------------------------------------
 
 
