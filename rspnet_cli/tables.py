@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,7 @@ from rspnet_cli.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+_ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|.)")
 Kind = Literal["text", "int", "float", "bool"]
 
 
@@ -38,6 +40,13 @@ class Table:
     stage: str
     row: str
     columns: tuple[Column, ...]
+
+    def header(self, families: Sequence[str] = ()) -> list[str]:
+        """Names of the columns in order; `families` (such as split_1, split_2) take the place of the column `<prefix>_N`."""
+        names: list[str] = []
+        for column in self.columns:
+            names += families if column.name.endswith("_N") else [column.name]
+        return names
 
     def kind_of(self, column: str) -> Kind | None:
         """The kind of a column of this table by its name in a file, None if it has no such column."""
@@ -111,6 +120,18 @@ def plain_text(name: str) -> str:
     return "".join(_plain_character(character) for character in name)
 
 
+def from_plain_text(text: str) -> str:
+    """The file name that `plain_text` was made of."""
+    return _ESCAPE.sub(_unescaped, text)
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    escape = match[0]
+    if escape.startswith("\\x") and int(escape[2:], 16) >= 0x80:
+        return chr(0xDC00 + int(escape[2:], 16))
+    return escape.encode("ascii").decode("unicode_escape")
+
+
 def _plain_character(character: str) -> str:
     code = ord(character)
     if character == "\\":
@@ -119,7 +140,8 @@ def _plain_character(character: str) -> str:
         return f"\\x{code - 0xDC00:02x}"
     if character.isprintable() or unicodedata.category(character) == "Zs":
         return character
-    return character.encode("unicode_escape").decode("ascii")
+    # \xNN is kept for bytes that are no UTF-8, from 80 up, and for control characters below.
+    return f"\\u{code:04x}" if 0x80 <= code <= 0xFF else character.encode("unicode_escape").decode("ascii")
 
 
 def csv_bytes(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
@@ -139,6 +161,17 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "True" if value else "False"  # as pandas writes it
     return repr(value) if isinstance(value, float) else str(value)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table as text; none where there is no such file. For what needs no pandas. Raises InputError."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as a table ({error}): restore it, or run its stage again with --force.") from error
 
 
 def read_table(path: Path, table: Table) -> pd.DataFrame:

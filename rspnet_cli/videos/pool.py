@@ -59,6 +59,7 @@ class Outcome(Generic[Task, Result]):
     task: Task
     result: Result | None
     failure: str | None = None
+    timed_out: bool = False
 
 
 class WorkerPool(Generic[Task, Result]):
@@ -178,7 +179,9 @@ class WorkerPool(Generic[Task, Result]):
         code = worker.end()
         words = failure or _death(code)
         if worker.has_started:
-            return Outcome(task, None, words if failure else f"ended its worker process, which {words}")
+            return (
+                Outcome(task, None, words, timed_out=True) if failure else Outcome(task, None, f"ended its worker process, which {words}")
+            )
         self._returned.append(task)
         self._start_failed(words)
         return None

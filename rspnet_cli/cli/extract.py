@@ -1,0 +1,100 @@
+"""`rspnet extract`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rspnet_cli.cli.options import WORK_DIR, AsJson, Force, Out, Quiet, WorkDir, reporter, show_figures, show_json
+from rspnet_cli.config import ExtractConfig
+from rspnet_cli.errors import InputError
+from rspnet_cli.settings import flat_settings
+
+
+def extract(
+    videos: Annotated[Path, typer.Argument(metavar="VIDEOS", help="Folder that holds the videos.", show_default=False)],
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", help="Layout: ucf101, folder (a class per sub-folder), plain or csv.", show_default="inferred"),
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option("--annotations", help="Folder of UCF101's lists, or CSV file path[,label][,split][,group].", show_default=False),
+    ] = None,
+    short_side: Annotated[
+        int | None, typer.Option("--short-side", help="Pixels of the shorter side; smaller videos are not enlarged.", show_default="128")
+    ] = None,
+    codec: Annotated[str | None, typer.Option("--codec", help="Store: h264 or jpeg.", show_default="h264")] = None,
+    crf: Annotated[int | None, typer.Option("--crf", help="Quality of h264, 0 to 51, lower is better.", show_default="20")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="At most so many videos, evenly spaced over the list.", show_default="all")
+    ] = None,
+    keep_partial: Annotated[bool, typer.Option("--keep-partial", help="Keep what decodes of truncated videos.")] = False,
+    max_pixels: Annotated[
+        int | None, typer.Option("--max-pixels", help="A video with larger frames is a failure.", show_default="64000000")
+    ] = None,
+    video_timeout: Annotated[
+        float | None, typer.Option("--video-timeout", help="Seconds after which a video is a failure.", show_default="600")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if any video failed, after all were tried.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try videos again that failed before.")] = False,
+    verify_sources: Annotated[
+        bool, typer.Option("--verify-sources", help="Compare the content of videos extracted before, not their size and time.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes; changes no result.", show_default="one for each CPU core")
+    ] = None,
+    work_dir: WorkDir = WORK_DIR,
+    out: Out = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Decode a folder of videos once and store their frames for fast random access.
+
+    A video that cannot be decoded is a row of failures.csv with the reason; it stops nothing.
+    """
+    if codec == "raw":
+        raise InputError("--codec raw is not there yet: choose h264 or jpeg.")
+    flags = {
+        "dataset": dataset,
+        "short_side": short_side,
+        "codec": codec,
+        "crf": crf,
+        "limit": limit,
+        "keep_partial": keep_partial,
+        "max_pixels": max_pixels,
+        "video_timeout_s": video_timeout,
+        "workers": workers,
+    }
+    config = flat_settings(ExtractConfig, flags=flags)
+    from rspnet_cli.stages.extract import extract as stage
+
+    manifest = stage(
+        config,
+        videos=videos,
+        annotations=annotations,
+        out=out or work_dir / "extract",
+        force=force,
+        strict=strict,
+        retry_failed=retry_failed,
+        verify_sources=verify_sources,
+        report=reporter(quiet),
+    )
+    if as_json:
+        show_json(manifest.results)
+        return
+    show_figures(manifest.results)
+    if manifest.results["failed"]:
+        from rspnet_cli.videos.extraction_tables import failures_by_class
+
+        _show_failures(failures_by_class(manifest.folder), manifest.folder / "failures.csv")
+
+
+def _show_failures(by_class: dict[str, tuple[int, int]], table: Path) -> None:
+    """How many videos of each class failed, the most first."""
+    typer.echo(f"\nfailed, by class (reasons: {table})")
+    for name, (failed, total) in sorted(by_class.items(), key=lambda item: (-item[1][0], item[0])):
+        typer.echo(f"  {name or '(no class)'}  {failed:,} of {total:,}")

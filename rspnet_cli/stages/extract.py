@@ -1,0 +1,303 @@
+"""extract: every video of a folder becomes one file of frames, and each that cannot be extracted a row that says why.
+
+videos.csv, failures.csv   the tables (`rspnet_cli.tables`)
+frames/                    one .mp4, or one folder of JPEG files, per video
+sources.csv                the sources as they were found; a log: a later run compares it with what it finds
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rspnet_cli.config import ExtractConfig
+from rspnet_cli.errors import InputError, RspnetError
+from rspnet_cli.files import sha256_of_json, write_atomic
+from rspnet_cli.manifest import UNFINISHED, Manifest
+from rspnet_cli.progress import Reporter
+from rspnet_cli.stage import Stage, begin_stage
+from rspnet_cli.tables import FAILURES, VIDEOS, csv_bytes, plain_text, read_rows
+from rspnet_cli.videos.extraction import Extracted, ExtractionTask, Failed, Outcome, extract_video
+from rspnet_cli.videos.extraction_tables import extracted_from_row, failure_rows, video_rows
+from rspnet_cli.videos.journal import Journal, is_stored, link_or_copy, stored_name
+from rspnet_cli.videos.listing import VideoSource, VideoTable, counted
+from rspnet_cli.videos.pool import WorkerPool
+from rspnet_cli.videos.source_list import Known, SourceList, check_sources, read_source_list, source_list, write_source_list
+from rspnet_cli.videos.sources import find_videos
+
+NAME = "extract"
+_SOURCES, _JOURNAL, _FRAMES = "sources.csv", "journal.jsonl", "frames"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of extract. Only `config` and what the sources are is part of the result's identity."""
+
+    config: ExtractConfig
+    videos: Path
+    table: VideoTable
+    sources: SourceList
+    """Every source that was found, also those beyond the limit: which ones a limit takes depends on all."""
+    strict: bool
+    retry_failed: bool
+    verify_sources: bool
+    force: bool
+    report: Reporter
+
+    def check_sources(self, known: Known) -> None:
+        """Whether the sources are those of an earlier run. Raises InputError naming what differs."""
+        check_sources(self.videos, known, self.sources, retry_failed=self.retry_failed, verify=self.verify_sources, report=self.report)
+
+
+def extract(
+    config: ExtractConfig,
+    *,
+    videos: Path,
+    annotations: Path | None = None,
+    out: Path,
+    force: bool = False,
+    strict: bool = False,
+    retry_failed: bool = False,
+    verify_sources: bool = False,
+    report: Reporter | None = None,
+) -> Manifest:
+    """Decode the videos below `videos` and store their frames in `out`.
+
+    annotations: the folder of UCF101's lists or the CSV file. strict: fail at the end if any video failed, the stage unfinished.
+    retry_failed: try those again that failed before, also when the stage is finished. verify_sources: compare the content of sources that
+    were extracted before, not their size and time. Raises InputError for what was asked or found, RspnetError if nothing could be
+    extracted, DiskFullError, BusyError.
+    """
+    report = report or Reporter.silent()
+    _check_places(videos, out)
+    table = find_videos(videos, dataset=config.dataset, annotations=annotations, exclude=out)
+    sources = source_list(table.videos)
+    if config.limit is not None:
+        table = table.limited(config.limit)
+    from rspnet_cli.videos.h264_store import DEFAULT_CRF  # loads the decoder: not before there is something to decode
+
+    resolved = config.model_copy(
+        update={"dataset": table.dataset, "crf": config.crf if config.crf is not None or config.codec != "h264" else DEFAULT_CRF}
+    )
+    identity = resolved.identity() | {"annotations_sha256": table.annotations_sha256}
+    request = Request(resolved, videos, table, sources, strict, retry_failed, verify_sources, force, report)
+    with begin_stage(NAME, identity, inputs={}, out=out, force=force) as stage:
+        if not stage.finished:
+            return _run(stage, request)
+    assert stage.manifest is not None
+    _check_finished(stage.manifest, request)
+    if retry_failed and stage.manifest.results["failed"]:
+        with begin_stage(NAME, identity, inputs={}, out=out, force=True) as again:  # the old result stays until the new one is whole
+            return _run(again, request, before=stage.manifest)
+    report.info(f"extract: finished already in {out} with the same settings and sources; nothing to do (--force starts anew).")
+    _refuse_failures(stage.manifest.results, strict, stage.manifest.folder)
+    return stage.manifest
+
+
+def _run(stage: Stage, request: Request, *, before: Manifest | None = None) -> Manifest:
+    """Extract what is not done yet and finish. before: the finished result whose failed videos are tried again."""
+    table, report = request.table, request.report
+    frames = stage.work / _FRAMES
+    frames.mkdir(exist_ok=True)
+    for left in frames.glob(".tmp-*"):  # a killed worker's
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    with Journal(stage.work / _JOURNAL) as journal:
+        _check_resumed(stage, request, journal)
+        if before is not None:
+            _take_over(before, stage, request, journal)
+        journal.forget(
+            [
+                video_id
+                for video_id, outcome in journal.outcomes.items()
+                if (
+                    request.retry_failed
+                    if isinstance(outcome, Failed)
+                    else not is_stored(stage.work / stored_name(video_id, request.config.codec), outcome)
+                )
+            ]
+        )
+        todo = [video for video in table.videos if video.id not in journal.outcomes]
+        num_done = len(table.videos) - len(todo)
+        _report_start(stage, request, num_done)
+        num_failed = len(table.failures) + sum(isinstance(journal.outcomes.get(video.id), Failed) for video in table.videos)
+        num_workers = min(request.config.workers or _num_cpus(), max(len(todo), 1))
+        with WorkerPool(extract_video, num_workers=num_workers, timeout_s=request.config.video_timeout_s) as pool:
+            outcomes = pool.outcomes(_task(stage, request, video) for video in todo)
+            for outcome in report.track(outcomes, total=len(table.videos), start=num_done, unit="videos", name=NAME):
+                hint = " (--video-timeout)" if outcome.timed_out else ""
+                result = outcome.result or Failed(f"{outcome.failure}{hint}")
+                journal.add(outcome.task.id, result)
+                num_failed += isinstance(result, Failed)
+                report.figures(failed=num_failed)
+        by_id = {video.id: journal.outcomes[video.id] for video in table.videos}
+    return _finish(stage, request, by_id, before=before, num_workers=num_workers)
+
+
+def _finish(stage: Stage, request: Request, outcomes: dict[str, Outcome], *, before: Manifest | None, num_workers: int) -> Manifest:
+    """Write the tables and the manifest. Raises RspnetError where too much failed."""
+    table, codec = request.table, request.config.codec
+    extracted = {video_id: outcome for video_id, outcome in outcomes.items() if isinstance(outcome, Extracted)}
+    videos = video_rows(table, outcomes, codec)
+    failures = failure_rows(table, outcomes)
+    write_atomic(stage.work / VIDEOS.file, csv_bytes(VIDEOS.header(table.split_names), videos))
+    write_atomic(stage.work / FAILURES.file, csv_bytes(FAILURES.header(), failures))
+    if not extracted:
+        raise RspnetError(
+            f"None of the {counted(len(failures), 'video')} in {request.videos} could be extracted (the first: {failures[0]['source']} "
+            f"{failures[0]['reason']}): {stage.work / FAILURES.file} lists the reasons; type the command again with --retry-failed when "
+            "they are gone, or with other settings and --force."
+        )
+    results = {
+        "videos": len(extracted),
+        "failed": len(failures),
+        "frames": sum(outcome.frames for outcome in extracted.values()),
+        "bytes": sum(outcome.bytes for outcome in extracted.values()),
+        "classes": len({row["label"] for row in videos if row["label"] is not None}),
+        "splits": len(table.split_names),
+    }
+    if before is not None and _same_tables(stage.work, before.folder):
+        shutil.rmtree(stage.work)
+        request.report.info(f"extract: {counted(len(failures), 'failed video')} tried again, with the same outcome; nothing was changed.")
+        _refuse_failures(before.results, request.strict, before.folder)
+        return before
+    _refuse_failures(results, request.strict, stage.work)
+    slash = "/" if codec == "jpeg" else ""  # a folder that is one artifact
+    manifest = stage.finish(
+        results=results,
+        artifacts=[VIDEOS.file, FAILURES.file],
+        hashed={f"{stored_name(video_id, codec)}{slash}": (outcome.bytes, outcome.sha256) for video_id, outcome in extracted.items()},
+        logs=[_SOURCES],
+        classes_sha256=sha256_of_json(list(table.classes)) if table.classes else None,
+        environment={
+            "workers": num_workers,
+            "videos": plain_text(str(request.videos.absolute())),
+            "sources_sha256": _hash_of(request.sources),
+            "notes": [*table.notes, *table.warnings],
+        },
+    )
+    _report_end(request.report, manifest, extracted)
+    return manifest
+
+
+# What was there before
+
+
+def _check_places(videos: Path, out: Path) -> None:
+    """Raises InputError where sources and result would be one folder."""
+    real, target = videos.resolve(), out.resolve()
+    if real == target or any(real.is_relative_to(target / name) for name in (_FRAMES, UNFINISHED)):
+        raise InputError(f"{out} would hold the result and holds the videos: choose another place with --out or --work-dir.")
+
+
+def _check_finished(manifest: Manifest, request: Request) -> None:
+    """Whether a finished result is still that of the sources. Raises InputError naming what differs."""
+    sources = read_source_list(manifest.folder / _SOURCES)
+    if sources is None:  # the log was removed; its hash in the manifest still tells
+        if manifest.environment.get("sources_sha256") != _hash_of(request.sources):
+            raise InputError(
+                f"The videos in {request.videos} are not those of the finished extract in {manifest.folder} (its {_SOURCES} is missing, so "
+                "which ones differ is not known): add --force to extract anew, or --out DIR to keep both."
+            )
+        sources = request.sources
+    hashes = {row["source"]: row["sha256"] for row in read_rows(manifest.folder / VIDEOS.file)}
+    failed = frozenset(row["source"] for row in read_rows(manifest.folder / FAILURES.file))
+    request.check_sources(Known(f"the finished extract in {manifest.folder}", sources, hashes, failed))
+
+
+def _check_resumed(stage: Stage, request: Request, journal: Journal) -> None:
+    """Compare the sources with those an interrupted run found, and note them. Under --force other ones are done anew. Raises InputError."""
+    sources = read_source_list(stage.work / _SOURCES)
+    if sources is not None and (sources != request.sources or request.verify_sources):
+        names = {video.id: plain_text(video.path) for video in request.table.videos}
+        known = [(names[video_id], outcome) for video_id, outcome in journal.outcomes.items() if video_id in names]
+        failed = {source for source, outcome in known if isinstance(outcome, Failed)}
+        failed |= {row["source"] for row in read_rows(stage.work / FAILURES.file)}  # a run that ended with --strict left them
+        hashes = {source: outcome.source_sha256 for source, outcome in known if isinstance(outcome, Extracted)}
+        try:
+            request.check_sources(Known(f"the unfinished extract in {stage.folder}", sources, hashes, frozenset(failed)))
+        except InputError:
+            if not request.force:
+                raise
+            journal.forget(list(journal.outcomes))
+    if sources != request.sources:
+        write_source_list(stage.work / _SOURCES, request.sources)
+
+
+def _take_over(before: Manifest, stage: Stage, request: Request, journal: Journal) -> None:
+    """Take the extracted videos of a finished result into an unfinished one, by hard links where the disk has them."""
+    videos = {plain_text(video.path): video for video in request.table.videos}
+    hashes = {artifact.path.rstrip("/"): artifact.sha256 for artifact in before.artifacts}
+    for row in read_rows(before.folder / VIDEOS.file):
+        video = videos.get(row["source"])
+        if video is None or isinstance(journal.outcomes.get(video.id), Extracted):
+            continue
+        link_or_copy(before.folder / row["frames_file"], stage.work / stored_name(video.id, request.config.codec))
+        journal.add(video.id, extracted_from_row(row, store_sha256=hashes[row["frames_file"]]))
+
+
+def _same_tables(first: Path, second: Path) -> bool:
+    names = [name for name in (VIDEOS.file, FAILURES.file, _SOURCES) if (second / name).exists()]
+    return all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
+
+
+def _hash_of(sources: SourceList) -> str:
+    return sha256_of_json([[source, *stamp] for source, stamp in sources.items()])
+
+
+def _refuse_failures(results: dict[str, Any], strict: bool, folder: Path) -> None:
+    """Raises RspnetError under --strict if a video failed."""
+    if strict and results["failed"]:
+        raise RspnetError(
+            f"{counted(results['failed'], 'video')} failed and --strict was given: {folder / FAILURES.file} lists the reasons; "
+            "the same command without --strict finishes with the others, --retry-failed tries these again."
+        )
+
+
+# Rows and words
+
+
+def _task(stage: Stage, request: Request, video: VideoSource) -> ExtractionTask:
+    config = request.config
+    return ExtractionTask(
+        id=video.id,
+        source=os.path.abspath(request.videos / video.path),  # noqa: PTH100 (keeps links as they are)
+        target=str((stage.work / stored_name(video.id, config.codec)).absolute()),
+        bytes=video.bytes,
+        mtime_ns=video.mtime_ns,
+        short_side=config.short_side,
+        codec=config.codec,
+        crf=config.crf,
+        keep_partial=config.keep_partial,
+        max_pixels=config.max_pixels,
+    )
+
+
+def _report_start(stage: Stage, request: Request, num_done: int) -> None:
+    for note in request.table.notes:
+        request.report.info(f"extract: {note}")
+    for warning in request.table.warnings:
+        request.report.warn(warning)
+    if stage.resumed:
+        request.report.info(
+            f"extract: continuing the unfinished run in {stage.folder} ({num_done:,} of {len(request.table.videos):,} videos done)."
+        )
+
+
+def _report_end(report: Reporter, manifest: Manifest, extracted: dict[str, Extracted]) -> None:
+    kinds = (
+        (sum(outcome.partial for outcome in extracted.values()), "truncated, what decodes of it kept (--keep-partial)"),
+        (sum(outcome.corrupt_frames > 0 for outcome in extracted.values()), "with damaged frames, kept"),
+        (sum(outcome.repaired_timestamps > 0 for outcome in extracted.values()), "with times out of order, repaired"),
+    )
+    for number, what in kinds:
+        if number:
+            report.info(f"extract: {counted(number, 'video')} {what}; {VIDEOS.file} says which.")
+    if manifest.results["failed"]:
+        report.warn(f"{counted(manifest.results['failed'], 'video')} failed: {manifest.folder / FAILURES.file} lists the reasons.")
+
+
+def _num_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
