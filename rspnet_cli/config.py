@@ -198,17 +198,27 @@ class ExtractConfig(Section):
     codec: Literal["h264", "jpeg"] = "h264"
     """Store: H.264 in MP4, or folders of JPEG frames."""
     crf: int | None = Field(None, ge=0, le=51)
-    """Quality of H.264, lower is better (None: the codec's default here)."""
+    """Quality of h264, lower is better (None: 20)."""
     keep_partial: bool = False
     """Keep what decodes before the damage of a truncated video."""
-    max_pixels: int = Field(64_000_000, ge=1)
-    """Largest frame, in pixels."""
-    video_timeout_s: float = Field(600.0, gt=0)
+    max_pixels: int = Field(64_000_000, ge=1, le=2**31 - 1)
+    """Largest frame, in pixels; a video with a larger one is a failure."""
+    video_timeout_s: float = Field(600.0, gt=0, le=1_000_000)
     """Seconds after which a video is given up."""
     limit: int | None = Field(None, ge=1)
-    """Only the first so many videos (sorted by path)."""
-    workers: int | None = Field(None, ge=1)
-    """Processes (None: one per CPU core; changes no result)."""
+    """At most so many videos, evenly spaced over the list sorted by path."""
+    workers: int | None = Field(None, ge=1, le=1024)
+    """Processes (None: one for each CPU core; changes no result)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ExtractConfig:
+        if self.codec == "jpeg" and self.crf is not None:
+            raise ValueError("crf has no effect with codec jpeg, whose quality is fixed: leave it out, or choose codec h264")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What identifies a run: everything but the worker count, which changes no result. JSON values."""
+        return self.model_dump(mode="json", exclude={"workers"})
 
 
 class ExportConfig(Section):
