@@ -15,7 +15,19 @@ from rspnet_cli.errors import BusyError, InputError
 from rspnet_cli.files import disk_full, is_disk_full
 
 LOCK = ".lock"
+_held: set[int] = set()  # open lock files of this process
 _NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+
+
+def _let_go_in_child() -> None:
+    """A forked loader worker must not keep the lock of a parent that was killed; closing its copy leaves the parent's lock in place."""
+    while _held:
+        with suppress(OSError):
+            os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 @contextmanager
@@ -40,10 +52,12 @@ def hold_lock(folder: Path) -> Iterator[None]:
             with _exclusive_file(folder / ".lock-file"):
                 yield
             return
+        _held.add(handle)
         os.ftruncate(handle, 0)
         os.pwrite(handle, _me().encode(), 0)
         yield
     finally:
+        _held.discard(handle)
         if handle >= 0:
             with suppress(OSError):
                 os.ftruncate(handle, 0)  # the file stays (removing a locked file races), empty: nobody holds it

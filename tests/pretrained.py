@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from rspnet_cli.config import PretrainConfig
@@ -42,10 +43,12 @@ def make_pretrain(
     settings: Mapping[str, Any] = SMALL,
     tensors: Mapping[str, np.ndarray] | None = None,
     files: Mapping[str, bytes] | None = None,
+    used: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Write a pretrain stage: encoder, initial, checkpoints best and epoch_2, all different (seeds 1 to 4).
 
-    tensors: what encoder.safetensors holds instead. files: further files, or other contents of these.
+    tensors: what encoder.safetensors holds instead. files: further files, or other contents of these. used: id -> sha256 of the videos
+    trained on.
     """
     config = validated(PretrainConfig, settings)
     with begin_stage("pretrain", config.identity(), inputs=inputs or {}, out=out) as stage:
@@ -55,6 +58,10 @@ def make_pretrain(
             both = arrays(make_encoder(config, seed), "query.") | arrays(make_encoder(config, 9), "key.")
             write_tensors(stage.work / "checkpoints" / f"{name}.safetensors", both | {"queue": np.zeros((12, 8), np.float32)}, {})
         names = {"encoder.safetensors", "initial.safetensors", "checkpoints/best.safetensors", "checkpoints/epoch_2.safetensors"}
+        rows = [{"id": name, "used": True, "sha256": digest} for name, digest in (used or {}).items()]
+        rows.append({"id": "not-used", "used": False, "sha256": "f" * 64})
+        pd.DataFrame(rows).to_csv(stage.work / "videos.csv", index=False)
+        names.add("videos.csv")
         for name, content in (files or {}).items():
             (stage.work / name).write_bytes(content)
             names.add(name)

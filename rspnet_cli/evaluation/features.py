@@ -7,7 +7,7 @@ shards, and no batch spans two of them: the batches, and on a CPU the bytes, are
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any, NamedTuple
@@ -74,8 +74,11 @@ class UniformClips(Dataset["VideoClips | RspnetError"]):
         )
 
 
-def load_clips(dataset: UniformClips, rows: Sequence[int], *, workers: int, pin_memory: bool) -> Iterator[VideoClips]:
-    """The clips of the rows, in order, read ahead by worker processes. Raises the RspnetError of a video that cannot be read."""
+def load_clips(dataset: UniformClips, rows: Sequence[int], *, workers: int, pin_memory: bool) -> Generator[VideoClips]:
+    """The clips of the rows, in order, read ahead by worker processes, which end with the generator (close it).
+
+    Raises the RspnetError of a video that cannot be read.
+    """
     with warnings.catch_warnings():
         # More workers than cores is the user's choice, and right where reading waits for a disk.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
@@ -89,10 +92,14 @@ def load_clips(dataset: UniformClips, rows: Sequence[int], *, workers: int, pin_
             pin_memory=pin_memory,
             prefetch_factor=2 if workers else None,
         )
-    for item in loader:
-        if isinstance(item, RspnetError):
-            raise item
-        yield item
+        items = iter(loader)
+    try:
+        for item in items:
+            if isinstance(item, RspnetError):
+                raise item
+            yield item
+    finally:
+        del items  # ends the workers now, and not when the last traceback that knows this frame is forgotten
 
 
 def _unchanged(item: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -84,26 +85,26 @@ def _describe(config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, ta
     missing = [shard for shard in shards if not _shard_path(stage, shard).exists()]
     rows = [row for shard in missing for row in shard]
     clips = UniformClips(table, frames=encoder.frames, count=config.clips, frame_rate=encoder.frame_rate)
-    videos = load_clips(clips, rows, workers=config.workers or 0, pin_memory=encoder.device.type == "cuda")
-    tracked = report.track(videos, total=len(table), unit="videos", name="export-features", start=len(table) - len(rows))
-    described = describe_videos(
-        encoder,
-        tracked,
-        [len(shard) for shard in missing],
-        pool=config.pool,
-        batch_size=config.batch_size,
-        autocast=partial(torch.autocast, encoder.device.type, torch.bfloat16, enabled=config.precision == "bf16"),
-    )
-    for shard, (features, times_s) in zip(missing, described, strict=True):
-        finite = np.isfinite(features).all(axis=(1, 2))
-        if not finite.all():
-            raise RspnetError(
-                f"The features of video {table.ids[shard[int(np.argmin(finite))]]} are not finite: the encoder has diverged or overflows; "
-                "name another --checkpoint, or --precision fp32."
-            )
-        write_tensors(_shard_path(stage, shard), {"clip_features": features, "clip_times_s": times_s}, {})
-    for _ in tracked:  # lets the progress write its last line
-        raise AssertionError("more videos than rows")
+    with closing(load_clips(clips, rows, workers=config.workers or 0, pin_memory=encoder.device.type == "cuda")) as videos:
+        tracked = report.track(videos, total=len(table), unit="videos", name="export-features", start=len(table) - len(rows))
+        described = describe_videos(
+            encoder,
+            tracked,
+            [len(shard) for shard in missing],
+            pool=config.pool,
+            batch_size=config.batch_size,
+            autocast=partial(torch.autocast, encoder.device.type, torch.bfloat16, enabled=config.precision == "bf16"),
+        )
+        for shard, (features, times_s) in zip(missing, described, strict=True):
+            finite = np.isfinite(features).all(axis=(1, 2))
+            if not finite.all():
+                raise RspnetError(
+                    f"The features of video {table.ids[shard[int(np.argmin(finite))]]} are not finite: the encoder has diverged or "
+                    "overflows; name another --checkpoint, or --precision fp32."
+                )
+            write_tensors(_shard_path(stage, shard), {"clip_features": features, "clip_times_s": times_s}, {})
+        for _ in tracked:  # lets the progress write its last line
+            raise AssertionError("more videos than rows")
 
 
 def _shard_path(stage: Stage, shard: range) -> Path:
@@ -141,10 +142,10 @@ def _prepare_batch_norm(config: ExportConfig, stage: Stage, encoder: PretrainedE
     names = [name for name, _ in encoder.named_buffers() if name.startswith("backbone.")]
     if not path.exists():
         clips = UniformClips(trained, frames=encoder.frames, count=count, frame_rate=encoder.frame_rate)
-        videos = load_clips(clips, chosen.tolist(), workers=config.workers or 0, pin_memory=False)
-        batches = statistics_batches(encoder, videos, num_clips=count * len(chosen), batch_size=STATISTICS_BATCH)
-        with torch.autocast(encoder.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            estimate_statistics(encoder, batches)
+        with closing(load_clips(clips, chosen.tolist(), workers=config.workers or 0, pin_memory=False)) as videos:
+            batches = statistics_batches(encoder, videos, num_clips=count * len(chosen), batch_size=STATISTICS_BATCH)
+            with torch.autocast(encoder.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                estimate_statistics(encoder, batches)
         write_tensors(path, {name: encoder.get_buffer(name).cpu().numpy() for name in names}, {})
     with open_tensors(path, advice=_AGAIN) as view:
         for name in names:

@@ -1,0 +1,180 @@
+"""Clips of a video, and the features of many, against a plain computation that does one clip at a time."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import nullcontext
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rspnet_cli import load_encoder
+from rspnet_cli.encoder.batch_norm import estimate_statistics
+from rspnet_cli.encoder.load import PretrainedEncoder
+from rspnet_cli.errors import InputError
+from rspnet_cli.evaluation.features import (
+    UniformClips,
+    VideoClips,
+    clip_batches,
+    describe_videos,
+    load_clips,
+    split_shards,
+    statistics_batches,
+)
+from rspnet_cli.videos.frames import FramesTable, read_frames
+from rspnet_cli.videos.store import open_store
+from tests.encode import read_numbers
+from tests.extraction import make_extract
+from tests.pretrained import make_pretrain
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> FramesTable:
+    folder = tmp_path_factory.mktemp("run")
+    return read_frames(make_extract(folder / "extract", folder / "sources", num_frames=(9, 12, 40, 3), size=(72, 64)))
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> PretrainedEncoder:
+    return load_encoder(make_pretrain(tmp_path_factory.mktemp("run") / "pretrain").folder)
+
+
+def clips_of(dataset: UniformClips, row: int) -> VideoClips:
+    item = dataset[row]
+    assert isinstance(item, VideoClips)
+    return item
+
+
+def test_clips_are_evenly_spaced_and_know_their_frames_and_times(table: FramesTable) -> None:
+    video = clips_of(UniformClips(table, frames=4, count=3, frame_rate=None), 1)  # 12 frames at 25 per second, numbered from 100
+    numbers = np.array(read_numbers(video.frames.numpy()))
+    assert numbers[video.clips.numpy()].tolist() == [[100, 101, 102, 103], [104, 105, 106, 107], [108, 109, 110, 111]]
+    np.testing.assert_allclose(video.times_s.numpy(), [[0, 0.16], [0.16, 0.32], [0.32, 0.48]], atol=1e-9)
+
+
+def test_overlapping_clips_share_their_frames(table: FramesTable) -> None:
+    video = clips_of(UniformClips(table, frames=4, count=10, frame_rate=None), 0)  # 9 frames
+    assert video.frames.shape[0] == 9
+    assert video.clips.shape == (10, 4)
+    assert video.clips.min() == 0
+    assert video.clips.max() == 8
+
+
+def test_the_frame_rate_is_applied_before_clips_are_cut(table: FramesTable) -> None:
+    video = clips_of(UniformClips(table, frames=4, count=2, frame_rate=12.5), 2)  # 40 frames at 25 per second
+    numbers = np.array(read_numbers(video.frames.numpy()))
+    assert numbers[video.clips.numpy()].tolist() == [[200, 202, 204, 206], [232, 234, 236, 238]]
+    np.testing.assert_allclose(video.times_s.numpy(), [[0, 0.28], [1.28, 1.56]], atol=1e-9)
+
+
+def test_a_short_video_is_looped_and_its_clip_ends_with_it(table: FramesTable) -> None:
+    video = clips_of(UniformClips(table, frames=4, count=2, frame_rate=None), 3)  # 3 frames
+    numbers = np.array(read_numbers(video.frames.numpy()))
+    assert numbers[video.clips.numpy()].tolist() == [[300, 301, 302, 300]] * 2
+    np.testing.assert_allclose(video.times_s.numpy(), [[0, 0.12]] * 2, atol=1e-9)
+
+
+def test_the_crop_is_the_largest_centre_square(table: FramesTable) -> None:
+    video = clips_of(UniformClips(table, frames=4, count=2, frame_rate=None), 0)
+    with open_store(table.path(0)) as stored:
+        whole = stored.read(np.arange(9))
+        assert whole.shape == (9, 32, 36, 3)
+    np.testing.assert_array_equal(video.frames.numpy(), whole[[0, 1, 2, 3, 5, 6, 7, 8], :, 2:34])
+
+
+@pytest.mark.parametrize("pool", ["avg", "max"])
+def test_features_are_those_of_each_clip_alone(table: FramesTable, encoder: PretrainedEncoder, pool: str) -> None:
+    dataset = UniformClips(table, frames=4, count=3, frame_rate=None)
+    videos = [clips_of(dataset, row) for row in range(4)]
+    described = list(describe_videos(encoder, videos, [3, 1], pool=pool, batch_size=4, autocast=nullcontext))
+    assert [features.shape for features, _ in described] == [(3, 3, 64), (1, 3, 64)]
+    features = np.concatenate([features for features, _ in described])
+    times_s = np.concatenate([times_s for _, times_s in described])
+    for row in range(4):
+        with open_store(table.path(row)) as stored:
+            starts = {0: [0, 2, 5], 1: [0, 4, 8], 2: [0, 18, 36], 3: [0, 0, 0]}[row]
+            for clip, start in enumerate(starts):
+                frames = stored.read((start + np.arange(4)) % stored.num_frames)
+                feature_map = encoder.feature_map(torch.from_numpy(frames).permute(3, 0, 1, 2)[None])[0]
+                expected = feature_map.flatten(1).mean(1) if pool == "avg" else feature_map.flatten(1).max(1).values
+                np.testing.assert_allclose(features[row, clip], expected.numpy(), rtol=1e-3, atol=1e-4)
+        np.testing.assert_array_equal(times_s[row], videos[row].times_s.numpy())
+
+
+def test_features_of_one_clip_do_not_depend_on_its_batch(table: FramesTable, encoder: PretrainedEncoder) -> None:
+    dataset = UniformClips(table, frames=4, count=3, frame_rate=None)
+    videos = [clips_of(dataset, row) for row in range(4)]
+    results = [
+        np.concatenate([f for f, _ in describe_videos(encoder, videos, [4], pool="avg", batch_size=size, autocast=nullcontext)])
+        for size in (1, 5, 100)
+    ]
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(results[2], results[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_workers_give_the_same_clips_in_the_same_order(table: FramesTable, workers: int) -> None:
+    dataset = UniformClips(table, frames=4, count=2, frame_rate=None)
+    found = list(load_clips(dataset, [2, 0, 3, 1], workers=workers, pin_memory=False))
+    for row, video in zip([2, 0, 3, 1], found, strict=True):
+        expected = clips_of(dataset, row)
+        assert all(torch.equal(a, b) for a, b in zip(video, expected, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_frame_file_is_one_sentence(tmp_path: Path, workers: int) -> None:
+    manifest = make_extract(tmp_path / "extract", tmp_path / "sources")
+    file = manifest.folder / "frames" / "v1.mp4"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+    dataset = UniformClips(read_frames(manifest), frames=4, count=2, frame_rate=None)
+    videos = load_clips(dataset, range(4), workers=workers, pin_memory=False)
+    next(videos)
+    with pytest.raises(InputError, match=r"v1\.mp4 .*rspnet extract --force") as caught:
+        next(videos)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("videos", "clips", "batch_size"), [(1, 10, 32), (32, 10, 32), (33, 10, 32), (500, 1, 32), (7, 10, 100_000)])
+def test_shards_cover_every_video_once(videos: int, clips: int, batch_size: int) -> None:
+    shards = split_shards(videos, clips=clips, batch_size=batch_size)
+    assert [row for shard in shards for row in shard] == list(range(videos))
+    assert all(len(first) == len(shards[0]) for first, _ in pairwise(shards))
+    assert len(shards) == 1 or len(shards[0]) * clips >= 4 * batch_size or len(shards[0]) == 32
+
+
+def test_batch_norm_statistics_are_averages_over_batches(table: FramesTable, encoder: PretrainedEncoder) -> None:
+    dataset = UniformClips(table, frames=4, count=5, frame_rate=None)
+    videos = [clips_of(dataset, row) for row in range(4)]  # 20 clips
+    batches = list(statistics_batches(encoder, videos, num_clips=20, batch_size=6))
+    assert [len(batch) for batch in batches] == [7, 7, 6]
+    singles = torch.cat(list(clip_batches(encoder, videos, 1)))
+    assert torch.equal(torch.cat(batches), singles)
+
+    fresh = copy.deepcopy(encoder)
+    heads = {name: value.clone() for name, value in fresh.state_dict().items() if name.startswith("head")}
+    estimate_statistics(fresh, batches)
+    assert not any(module.training for module in fresh.modules())
+    # The first layer's statistics by hand: its input does not depend on other statistics.
+    means, variances = [], []
+    for batch in batches:
+        out = fresh.backbone.conv1(batch).double()  # (b, C, T, H, W)
+        means.append(out.mean((0, 2, 3, 4)))
+        variances.append(out.transpose(0, 1).flatten(1).var(1))
+    torch.testing.assert_close(fresh.backbone.bn1.running_mean.double(), sum(means) / 3, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fresh.backbone.bn1.running_var.double(), sum(variances) / 3, rtol=1e-4, atol=1e-5)
+    assert fresh.backbone.bn1.momentum == 0.1
+    assert all(torch.equal(value, fresh.state_dict()[name]) for name, value in heads.items())
+    # Under these statistics every layer's output is normalised, so the last map is neither dead nor exploding.
+    with torch.no_grad():
+        before = []
+        hook = fresh.backbone.layer4[1].bn1.register_forward_pre_hook(lambda _, inputs: before.append(inputs[0]))
+        fresh.feature_map(singles)
+        hook.remove()
+    bn = fresh.backbone.layer4[1].bn1
+    normalised = (before[0].transpose(0, 1).flatten(1) - bn.running_mean[:, None]) / bn.running_var[:, None].sqrt()
+    assert 0.3 < float(normalised.std()) < 3

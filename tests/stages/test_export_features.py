@@ -1,0 +1,390 @@
+"""export-features as a whole: what the files say, and that nothing but config and inputs decides their bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors import safe_open
+
+from rspnet_cli import load_encoder
+from rspnet_cli.config import ExportConfig, PretrainConfig
+from rspnet_cli.errors import InputError, RspnetError
+from rspnet_cli.evaluation import features
+from rspnet_cli.evaluation.features_file import read_features
+from rspnet_cli.files import sha256_of
+from rspnet_cli.manifest import Manifest, read_manifest
+from rspnet_cli.progress import Reporter
+from rspnet_cli.settings import validated
+from rspnet_cli.stage import begin_stage
+from rspnet_cli.stages.export_features import export_features
+from rspnet_cli.videos.store import open_store
+from tests.extraction import make_extract
+from tests.pretrained import SMALL, arrays, make_encoder, make_pretrain
+
+NUM_FRAMES = (9, 12, 20, 6, 30)
+
+
+@dataclass(frozen=True)
+class Run:
+    folder: Path
+    extract: Manifest
+    pretrain: Manifest
+
+
+def make_run(folder: Path, **how: object) -> Run:
+    extract = make_extract(folder / "extract", folder / "sources", num_frames=NUM_FRAMES, **how)  # type: ignore[arg-type]
+    table = pd.read_csv(extract.folder / "videos.csv")
+    used = dict(table[["id", "sha256"]].to_numpy()[:4].tolist())
+    return Run(folder, extract, make_pretrain(folder / "pretrain", inputs={"extract": extract.folder}, used=used))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "MIN_SHARD_VIDEOS", 2)
+    monkeypatch.setattr(features, "SHARD_BATCHES", 1)
+
+
+SETTINGS = {"clips": 3, "batch_size": 4, "workers": 0, "device": "cpu"}
+
+
+def export(
+    run: Run, out: Path, *, frames: Path | None = None, force: bool = False, report: Reporter | None = None, **settings: object
+) -> Manifest:
+    config = ExportConfig.model_validate(SETTINGS | settings)
+    return export_features(config, pretrain=run.pretrain.folder, frames=frames, out=out, force=force, report=report)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"}
+
+
+def test_the_features_are_the_mean_over_the_clips_of_each_video(run: Run, tmp_path: Path) -> None:
+    manifest = export(run, tmp_path / "out")
+    assert manifest.results == {"videos": 5, "channels": 64, "clips": 3}
+    assert {ref.stage: ref.digest for ref in manifest.inputs} == {"pretrain": run.pretrain.digest, "extract": run.extract.digest}
+    assert manifest.classes_sha256 == run.extract.classes_sha256
+    table = read_features(manifest.folder, with_clips=True)
+    encoder = load_encoder(run.pretrain.folder)
+    for row, num_frames in enumerate(NUM_FRAMES):
+        starts = np.round(np.linspace(0, num_frames - 4, 3)).astype(int)
+        with open_store(run.extract.folder / "frames" / f"v{row}.mp4") as video:
+            clips = np.stack([video.read(start + np.arange(4)) for start in starts])  # (N, T, H, W, 3)
+        expected = encoder(torch.from_numpy(clips).permute(0, 4, 1, 2, 3)).numpy()
+        assert table.clip_features is not None
+        np.testing.assert_allclose(table.clip_features[row], expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(table.features[row], expected.mean(0), rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(table.clip_times_s[row], np.stack([starts, starts + 4], 1) / 25, atol=1e-9)
+    assert table.features.std(axis=0).max() > 0.01, "different videos must have different features"
+
+
+def test_the_files_can_be_used_with_pandas_and_safetensors_alone(run: Run, tmp_path: Path) -> None:
+    folder = export(run, tmp_path / "out", pool="max").folder
+    videos = pd.read_csv(folder / "videos.csv")
+    assert list(videos.columns) == ["id", "source", "label", "label_name", "group", "split_1", "frames", "fps", "seen"]
+    assert videos["id"].tolist() == ["v0", "v1", "v2", "v3", "v4"]
+    assert videos["source"].tolist() == ["v0.mp4", "v1.mp4", "v2.mp4", "v3.mp4", "v4.mp4"]
+    assert videos["label_name"].tolist() == ["even", "odd", "even", "odd", "even"]
+    assert videos["group"].tolist() == ["g0", "g0", "g1", "g1", "g2"]
+    assert videos["split_1"].tolist() == ["train"] * 4 + ["test"]
+    assert videos["frames"].tolist() == list(NUM_FRAMES)
+    assert videos["seen"].tolist() == [True] * 4 + [False]
+    with safe_open(folder / "features.safetensors", framework="numpy") as view:
+        shapes = {name: (view.get_slice(name).get_dtype(), view.get_slice(name).get_shape()) for name in view.keys()}  # noqa: SIM118
+        metadata = view.metadata()
+        assert view.get_tensor("label").tolist() == [0, 1, 0, 1, 0]
+        assert view.get_tensor("video_index").tolist() == [0, 1, 2, 3, 4]
+    assert shapes == {
+        "features": ("F32", [5, 64]),
+        "clip_features": ("F32", [5, 3, 64]),
+        "clip_times_s": ("F64", [5, 3, 2]),
+        "label": ("I64", [5]),
+        "group": ("I64", [5]),
+        "video_index": ("I64", [5]),
+    }
+    expected = {
+        "backbone": "r3d18",
+        "width": "0.125",
+        "checkpoint": "last",
+        "batch_norm": "running averages of training",
+        "pool": "max",
+        "clips": "3",
+        "clip_frames": "4",
+        "clip_size": "24",
+        "frame_rate": "that of the video",
+        "pretrain_digest": run.pretrain.digest,
+        "extract_digest": run.extract.digest,
+        "class_names": '["even", "odd"]',
+    }
+    assert metadata.items() >= expected.items()
+
+
+def test_the_worker_count_changes_no_byte(run: Run, tmp_path: Path) -> None:
+    first = export(run, tmp_path / "first", workers=0)
+    second = export(run, tmp_path / "second", workers=2)
+    assert (second.digest, second.artifacts) == (first.digest, first.artifacts)
+    assert contents(first.folder).keys() == {"manifest.json", "features.safetensors", "videos.csv"}
+    for artifact in first.artifacts:
+        assert (first.folder / artifact.path).read_bytes() == (second.folder / artifact.path).read_bytes()
+
+
+def test_a_finished_export_is_left_alone_and_a_changed_one_refused(run: Run, tmp_path: Path) -> None:
+    first = export(run, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
+    assert export(run, tmp_path / "out", workers=1) == first
+    with pytest.raises(InputError, match=r'pool was "avg", now "max".*--force'):
+        export(run, tmp_path / "out", pool="max")
+    assert {path: path.stat().st_mtime_ns for path in first.folder.iterdir()} == before
+    assert export(run, tmp_path / "out", pool="max", force=True).config["pool"] == "max"
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from rspnet_cli.config import ExportConfig, PretrainConfig
+from rspnet_cli.evaluation import features
+from rspnet_cli.stages import export_features as stage
+features.MIN_SHARD_VIDEOS, features.SHARD_BATCHES = 2, 1
+moment, remaining = sys.argv[1], int(sys.argv[2])
+original = getattr(stage, moment)
+def killed(*args, **kwargs):
+    global remaining
+    if remaining == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    remaining -= 1
+    return original(*args, **kwargs)
+setattr(stage, moment, killed)
+stage.export_features(ExportConfig(**json.loads(sys.argv[3])), pretrain=Path(sys.argv[4]), out=Path(sys.argv[5]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "calls", "settings"),
+    [
+        ("write_features", 0, {}),  # all shards are there
+        ("write_tensors", 2, {"random_init": True}),  # statistics and one shard are there
+    ],
+)
+def test_a_killed_export_continues_to_the_same_bytes(
+    run: Run, tmp_path: Path, moment: str, calls: int, settings: Mapping[str, object]
+) -> None:
+    out = tmp_path / "out"
+    arguments = [moment, str(calls), json.dumps(SETTINGS | {"workers": 1} | settings), str(run.pretrain.folder), str(out)]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments], check=False, env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert not (out / "manifest.json").exists()
+    shards = {path: path.stat().st_mtime_ns for path in (out / "unfinished" / "shards").iterdir() if not path.name.startswith(".")}
+    assert len(shards) == (3 if moment == "write_features" else 1)
+
+    described: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features.UniformClips, "_clips", noting(features.UniformClips._clips, described))
+        resumed = export(run, out, **settings)
+    assert len(described) == (0 if moment == "write_features" else 3), "only what is missing is done again"
+    whole = export(run, tmp_path / "whole", **settings)
+    assert resumed.artifacts == whole.artifacts
+    assert contents(out).keys() == contents(whole.folder).keys()
+
+
+def noting(function, calls):  # type: ignore[no-untyped-def]
+    def noted(self, *args):  # type: ignore[no-untyped-def]
+        calls.append(1)
+        return function(self, *args)
+
+    return noted
+
+
+def test_an_unfinished_export_of_other_settings_is_not_continued(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("rspnet_cli.stages.export_features.write_features", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            export(run, tmp_path / "out")
+    with pytest.raises(InputError, match="unfinished export-features with other settings"):
+        export(run, tmp_path / "out", clips=2)
+
+
+class Notes(Reporter):
+    def __init__(self) -> None:
+        super().__init__("silent")
+        self.lines: list[str] = []
+
+    def info(self, text: str) -> None:
+        self.lines.append(text)
+
+    def warn(self, text: str) -> None:
+        self.lines.append(f"warning: {text}")
+
+
+def test_the_untrained_encoder_is_the_initial_one_with_its_own_batch_norm(run: Run, tmp_path: Path) -> None:
+    notes = Notes()
+    manifest = export(run, tmp_path / "out", random_init=True, report=notes)
+    # 4 train videos, 16 clips of each: 64 clips in two batches.
+    assert "untrained encoder (--random-init), batch-norm statistics estimated on 64 clips of 4 train videos" in "\n".join(notes.lines)
+    assert manifest.config["random_init"] is manifest.config["reestimate_bn"] is True
+    table = read_features(manifest.folder)
+    assert table.metadata["checkpoint"] == "initial (untrained)"
+    assert table.metadata["batch_norm"] == "estimated on 64 train clips"
+    assert not table.videos["seen"].any(), "an untrained encoder has seen no video"
+
+    # By hand: the same clips, in the same two batches, through the initial network with torch's own training mode.
+    encoder = load_encoder(run.pretrain.folder, checkpoint="initial")
+    clips = []
+    for row in range(4):
+        with open_store(run.extract.folder / "frames" / f"v{row}.mp4") as video:
+            starts = np.round(np.linspace(0, NUM_FRAMES[row] - 4, 16)).astype(int)
+            clips += [torch.from_numpy(video.read(start + np.arange(4))).permute(3, 0, 1, 2) for start in starts]
+    for module in encoder.backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.reset_running_stats()
+            module.momentum = None
+    encoder.train()
+    with torch.no_grad():
+        for batch in (clips[:32], clips[32:]):
+            encoder(torch.stack(batch))
+    encoder.eval()
+    with open_store(run.extract.folder / "frames" / "v4.mp4") as video:
+        ends = [torch.from_numpy(video.read(start + np.arange(4))).permute(3, 0, 1, 2) for start in (0, 13, 26)]
+    with torch.no_grad():
+        expected = encoder(torch.stack(ends)).mean(0).numpy()
+    np.testing.assert_allclose(table.features[4], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_trained_encoder_can_have_its_batch_norm_estimated_too(run: Run, tmp_path: Path) -> None:
+    plain, estimated = export(run, tmp_path / "plain"), export(run, tmp_path / "estimated", reestimate_bn=True)
+    assert read_features(estimated.folder).metadata["batch_norm"] == "estimated on 64 train clips"
+    assert not np.allclose(read_features(plain.folder).features, read_features(estimated.folder).features)
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "epoch_2"])
+def test_another_checkpoint_gives_other_features(run: Run, tmp_path: Path, checkpoint: str) -> None:
+    manifest = export(run, tmp_path / checkpoint, checkpoint=checkpoint)
+    table = read_features(manifest.folder)
+    assert table.metadata["checkpoint"] == checkpoint
+    assert not np.allclose(table.features, read_features(export(run, tmp_path / "last").folder).features)
+
+
+def test_a_checkpoint_that_is_not_there_leaves_no_folder(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no checkpoint 'epoch_7'"):
+        export(run, tmp_path / "out", checkpoint="epoch_7")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_extraction_is_described_and_known_videos_are_found_by_their_hash(run: Run, tmp_path: Path) -> None:
+    # Its v3 and v4 are the same files as v3 (trained on) and v4 (not) of the first extraction, v5 and v6 are new.
+    other = make_extract(tmp_path / "other", tmp_path / "sources", num_frames=(6, 30, 8, 5), first=3, codec="jpeg")
+    manifest = export(run, tmp_path / "out", frames=other.folder)
+    assert {ref.stage: ref.digest for ref in manifest.inputs} == {"pretrain": run.pretrain.digest, "extract": other.digest}
+    table = read_features(manifest.folder)
+    assert table.videos["id"].tolist() == ["v3", "v4", "v5", "v6"]
+    assert table.videos["seen"].tolist() == [True, False, False, False]
+    same = read_features(export(run, tmp_path / "same").folder)
+    # Another codec, so nearly the same pixels of the same clips.
+    similarity = [np.corrcoef(table.features[new], same.features[old])[0, 1] for new, old in ((0, 3), (1, 4))]
+    assert min(similarity) > 0.98
+
+
+def test_videos_without_labels_are_described_too(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", labelled=False)
+    table = read_features(export(run, tmp_path / "out").folder)
+    assert table.label.tolist() == [-1] * 5
+    assert table.splits == []
+    assert table.group.tolist() == [0, 1, 2, 3, 4]
+    assert (tmp_path / "out" / "videos.csv").read_text().splitlines()[0] == "id,source,label,label_name,group,frames,fps,seen"
+
+
+def test_npy_and_parquet_hold_the_same_features(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
+    manifest = export(run, tmp_path / "out", also=("npy", "parquet"))
+    assert {artifact.path for artifact in manifest.artifacts} == {"features.safetensors", "videos.csv", "features.npy", "features.parquet"}
+    expected = read_features(manifest.folder).features
+    np.testing.assert_array_equal(np.load(manifest.folder / "features.npy"), expected)
+    frame = pd.read_parquet(manifest.folder / "features.parquet")
+    assert frame["id"].tolist() == ["v0", "v1", "v2", "v3", "v4"]
+    np.testing.assert_array_equal(np.stack(frame["features"].tolist()), expected)
+    again = export(run, tmp_path / "again", also=("npy", "parquet"))
+    assert again.artifacts == manifest.artifacts
+
+
+def test_parquet_without_pyarrow_is_refused_before_any_work(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rspnet_cli.stages.export_features.find_spec", lambda _: None)
+    with pytest.raises(InputError, match=r"needs the package pyarrow: install it with `pip install 'rspnet-cli\[parquet\]'`"):
+        export(run, tmp_path / "out", also=("parquet",))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_frame_file_stops_with_a_sentence_and_the_rest_is_kept(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    file = run.extract.folder / "frames" / "v3.mp4"
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2] + b"\xff" + content[len(content) // 2 + 1 :])
+    with pytest.raises(InputError, match=r"v3\.mp4 .*rspnet extract --force"):
+        export(run, tmp_path / "out", workers=1)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    file.write_bytes(content)
+    assert export(run, tmp_path / "out").results["videos"] == 5
+
+
+def test_features_that_are_not_finite_name_the_video(tmp_path: Path) -> None:
+    extract = make_extract(tmp_path / "extract", tmp_path / "sources")
+    tensors = arrays(make_encoder(validated(PretrainConfig, SMALL), 1))
+    tensors["backbone.bn1.weight"] = np.full(8, 3e38, np.float32)
+    pretrain = make_pretrain(tmp_path / "pretrain", inputs={"extract": extract.folder}, tensors=tensors)
+    with pytest.raises(RspnetError, match="features of video v0 are not finite"):
+        export(Run(tmp_path, extract, pretrain), tmp_path / "out")
+
+
+def test_frames_smaller_than_the_encoder_s_clips_are_enlarged_with_a_warning(tmp_path: Path) -> None:
+    extract = make_extract(tmp_path / "extract", tmp_path / "sources", size=(20, 16), num_frames=(6, 7))
+    pretrain = make_pretrain(tmp_path / "pretrain", inputs={"extract": extract.folder})
+    notes = Notes()
+    export(Run(tmp_path, extract, pretrain), tmp_path / "out", report=notes)
+    assert any("2 of 2 videos are stored smaller than the 24 pixels of the encoder's clips" in line for line in notes.lines)
+
+
+def test_an_extraction_that_has_changed_since_pretraining_is_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    with begin_stage("extract", {}, inputs={}, out=run.extract.folder, force=True) as stage:
+        stage.finish(results={})
+    with pytest.raises(InputError, match=r"is not the extract that .* was made from"):
+        export(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_processes_are_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="runs in one process: start it without torchrun"):
+        export(run, tmp_path / "out")
+
+
+def test_a_moved_work_directory_still_works(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    export(run, run.folder / "export-features")
+    moved = run.folder.rename(tmp_path / "moved")
+    manifest = read_manifest(moved / "export-features", stage="export-features")
+    assert manifest.input("pretrain").input("extract").digest == run.extract.digest
+    again = export_features(ExportConfig.model_validate(SETTINGS), pretrain=moved / "pretrain", out=moved / "export-features")
+    assert again.digest == manifest.digest
+
+
+def test_bfloat16_features_are_close_to_float32(run: Run, tmp_path: Path) -> None:
+    exact = read_features(export(run, tmp_path / "fp32").folder).features
+    rounded = read_features(export(run, tmp_path / "bf16", precision="bf16").folder).features
+    assert not np.array_equal(exact, rounded)
+    assert np.linalg.norm(exact - rounded) / np.linalg.norm(exact) < 0.03
