@@ -280,6 +280,8 @@ def _settle(folder: Path) -> None:
         with suppress(InputError):  # an unreadable old manifest names nothing to delete
             old = read_manifest(work / _REPLACED, verify=False)
             _remove_files(folder, _files_of(old))
+        # Only now may files move: repeated after a kill, the removal would take new files of the same names.
+        (work / _REPLACED).unlink()
     for path in _files_of(new):
         source, target = work / path, folder / path
         if source.exists():

@@ -181,7 +181,8 @@ def read_table(path: Path, table: Table) -> pd.DataFrame:
     """
     import pandas as pd
 
-    dtypes = {"text": "str", "int": "Int64", "float": "float64", "bool": "bool"}
+    # Floats by Python: pandas' own parser is off by a last digit in some versions.
+    dtypes = {"text": "str", "int": "Int64", "float": "str", "bool": "bool"}
     try:
         with path.open(encoding="utf-8", newline="") as file:
             names = next(csv.reader(file), [])
@@ -190,10 +191,11 @@ def read_table(path: Path, table: Table) -> pd.DataFrame:
             path,
             dtype={name: dtypes[kind] for name, kind in kinds.items() if kind},
             keep_default_na=False,
-            na_values={name: [""] for name, kind in kinds.items() if kind in ("int", "float")},
-            float_precision="round_trip",
+            na_values={name: [""] for name, kind in kinds.items() if kind == "int"},
             encoding="utf-8",
         )
+        for name in (name for name, kind in kinds.items() if kind == "float"):
+            frame[name] = [float(text or "nan") for text in frame[name]]
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as a table ({error}): make it anew with `rspnet {table.stage} --force`.") from error
     needed = {column.name for column in table.columns if not column.name.endswith("_N")}

@@ -187,7 +187,7 @@ def _finish(stage: Stage, request: Request, outcomes: dict[str, Outcome], *, bef
 
 def _check_places(videos: Path, out: Path) -> None:
     """Raises InputError where sources and result would be one folder."""
-    real, target = videos.resolve(), out.resolve()
+    real, target = Path(os.path.realpath(videos)), Path(os.path.realpath(out))  # resolve() raises where links lead in a circle
     if real == target or any(real.is_relative_to(target / name) for name in (_FRAMES, UNFINISHED)):
         raise InputError(f"{out} would hold the result and holds the videos: choose another place with --out or --work-dir.")
 
