@@ -34,7 +34,7 @@ class Artifact(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     path: str
     """Relative to the manifest's folder, with forward slashes."""
-    bytes: int = Field(ge=0)
+    bytes: int = Field(ge=0, strict=True)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
@@ -52,7 +52,7 @@ class Manifest(BaseModel):
     """What `manifest.json` says; see the module docstring for what has been checked once you hold one."""
 
     model_config = ConfigDict(extra="forbid")
-    schema_version: int
+    schema_version: int = Field(ge=1, strict=True)
     stage: str
     tool_version: str
     created: str
@@ -108,7 +108,8 @@ class Manifest(BaseModel):
 
 def manifest_file(path: Path) -> Path:
     """The manifest meant by a path that names it or its folder."""
-    return path / MANIFEST if path.is_dir() or path.suffix != ".json" else path
+    # os.path: Path.is_dir raises for a name that is too long.
+    return path / MANIFEST if os.path.isdir(path) or path.suffix != ".json" else path  # noqa: PTH112
 
 
 def read_manifest(path: Path, *, stage: str | None = None, verify: bool = True, verify_all: bool = False) -> Manifest:
@@ -121,7 +122,13 @@ def read_manifest(path: Path, *, stage: str | None = None, verify: bool = True, 
     manifest = _parse(file, stage)
     if stage is not None and manifest.stage != stage:
         raise InputError(f"{file} is of stage '{manifest.stage}', not '{stage}': run `rspnet {stage}` first, or name another manifest.")
-    if manifest.computed_digest() != manifest.digest:
+    try:
+        digest = manifest.computed_digest()
+    except (ValueError, RecursionError) as error:  # nested deeper than can be written
+        raise InputError(
+            f"{file} holds values that no manifest has ({type(error).__name__}): restore it or run the stage again."
+        ) from error
+    if digest != manifest.digest:
         raise InputError(
             f"{file} was edited after it was written (its digest does not match its content): "
             f"restore it, or make it anew with `rspnet {manifest.stage} --force`."
@@ -147,10 +154,11 @@ def artifact_fault(folder: Path, artifact: Artifact, *, hashed: bool) -> str | N
     path = folder / artifact.path
     try:
         status = path.lstat()
-        real = path.resolve(strict=True)
+        # A link is not followed: one in a loop would end in a RuntimeError before Python 3.13.
+        is_inside = not stat.S_ISLNK(status.st_mode) and path.resolve(strict=True).is_relative_to(folder.resolve())
     except OSError as error:
         return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-    if not real.is_relative_to(folder.resolve()) or stat.S_ISLNK(status.st_mode):
+    if not is_inside:
         return "is a link that leads elsewhere, where a regular file of the stage must be"
     is_folder = artifact.path.endswith("/")
     if not (stat.S_ISDIR(status.st_mode) if is_folder else stat.S_ISREG(status.st_mode)):
@@ -175,7 +183,6 @@ def artifact_fault(folder: Path, artifact: Artifact, *, hashed: bool) -> str | N
 
 
 def _parse(file: Path, stage: str | None) -> Manifest:
-    wanted = stage or "this stage"
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -185,9 +192,8 @@ def _parse(file: Path, stage: str | None) -> Manifest:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         if (file.parent / UNFINISHED).is_dir():
-            raise InputError(
-                f"The {wanted} stage in {file.parent} is unfinished: type its command again to continue it, then this one."
-            ) from None
+            what = f"The {stage} stage" if stage else "The stage"
+            raise InputError(f"{what} in {file.parent} is unfinished: type its command again to continue it, then this one.") from None
         command = f"run `rspnet {stage}` first, or name another folder" if stage else "name the folder of a finished stage"
         raise InputError(f"There is no {file}: {command}.") from None
     except (OSError, UnicodeDecodeError) as error:
