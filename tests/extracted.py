@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rspnet_cli.files import sha256_of
 from rspnet_cli.manifest import Manifest
 from rspnet_cli.stage import begin_stage
 from rspnet_cli.tables import VIDEOS, csv_bytes
@@ -26,25 +27,35 @@ def make_extract(
     num_frames: Sequence[int] = NUM_FRAMES,
     size: tuple[int, int] = SIZE,
     splits: Mapping[str, Sequence[str]] | None = None,
+    labelled: bool = False,
     codec: Any = "h264",
+    first: int = 0,
 ) -> Manifest:
-    """Encode and extract videos. splits: {"split_1": a part per video} (None: a set without splits)."""
+    """Encode and extract videos v000, v001, ... or those from `first` on (equal videos for equal numbers and lengths).
+
+    splits: {"split_1": a part per video} (None: a set without splits). labelled: classes even and odd, two videos to a group.
+    """
     splits = splits or {}
     rows: list[dict[str, Any]] = []
     hashed = {}
-    with begin_stage("extract", {"short_side": min(size), "codec": codec, "size": size}, inputs={}, out=out) as stage:
+    with begin_stage("extract", {"short_side": min(size), "codec": codec, "size": size, "first": first}, inputs={}, out=out) as stage:
         if stage.manifest is not None:
             return stage.manifest
-        for video, length in enumerate(num_frames):
+        for position, length in enumerate(num_frames):
+            video = first + position
             name = f"v{video:03d}"
             source = make_video(out.parent / f"{out.name}-sources" / f"{name}.mp4", length, size=size, start=first_number(video))
             file = f"frames/{name}.mp4" if codec == "h264" else f"frames/{name}"
             info = write_video(source, stage.work / file, short_side=min(size), codec=codec)
             hashed[file if codec == "h264" else f"{file}/"] = (info.bytes, info.sha256)
-            facts = {key: getattr(info, key) for key in ("frames", "fps", "width", "height", "bytes", "sha256")}
-            facts |= {"repaired_timestamps": 0, "corrupt_frames": 0, "partial": False}
-            parts = {column: values[video] for column, values in splits.items()}
+            facts = {key: getattr(info, key) for key in ("frames", "fps", "width", "height", "bytes")}
+            facts |= {"sha256": sha256_of(source), "repaired_timestamps": 0, "corrupt_frames": 0, "partial": False}
+            if labelled:
+                facts |= {"label": video % 2, "label_name": ("even", "odd")[video % 2], "group": f"g{video // 2}"}
+            parts = {column: values[position] for column, values in splits.items()}
             rows.append({"id": name, "frames_file": file, "source": f"{name}.mp4", **facts, **parts})
         columns = [name for column in VIDEOS.columns for name in ([*splits] if column.name == "split_N" else [column.name])]
         (stage.work / "videos.csv").write_bytes(csv_bytes(columns, rows))
-        return stage.finish(results={"videos": len(rows)}, artifacts=["videos.csv"], hashed=hashed)
+        return stage.finish(
+            results={"videos": len(rows)}, artifacts=["videos.csv"], hashed=hashed, classes_sha256="c" * 64 if labelled else None
+        )

@@ -27,14 +27,14 @@ from rspnet_cli.evaluation.features import (
 from rspnet_cli.videos.frames import FramesTable, read_frames
 from rspnet_cli.videos.store import open_store
 from tests.encode import read_numbers
-from tests.extraction import make_extract
+from tests.extracted import make_extract
 from tests.pretrained import make_pretrain
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> FramesTable:
     folder = tmp_path_factory.mktemp("run")
-    return read_frames(make_extract(folder / "extract", folder / "sources", num_frames=(9, 12, 40, 3), size=(72, 64)))
+    return read_frames(make_extract(folder / "extract", num_frames=(9, 12, 40, 3), size=(36, 32)))
 
 
 @pytest.fixture(scope="module")
@@ -126,15 +126,15 @@ def test_workers_give_the_same_clips_in_the_same_order(table: FramesTable, worke
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_frame_file_is_one_sentence(tmp_path: Path, workers: int) -> None:
-    manifest = make_extract(tmp_path / "extract", tmp_path / "sources")
-    file = manifest.folder / "frames" / "v1.mp4"
+    manifest = make_extract(tmp_path / "extract", num_frames=(9, 12, 20, 6))
+    file = manifest.folder / "frames" / "v001.mp4"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 255
     file.write_bytes(content)
     dataset = UniformClips(read_frames(manifest), frames=4, count=2, frame_rate=None)
     videos = load_clips(dataset, range(4), workers=workers, pin_memory=False)
     next(videos)
-    with pytest.raises(InputError, match=r"v1\.mp4 .*rspnet extract --force") as caught:
+    with pytest.raises(InputError, match=r"v001\.mp4 .*rspnet extract --force") as caught:
         next(videos)
     assert "\n" not in str(caught.value)
 

@@ -29,7 +29,7 @@ from rspnet_cli.settings import validated
 from rspnet_cli.stage import begin_stage
 from rspnet_cli.stages.export_features import export_features
 from rspnet_cli.videos.store import open_store
-from tests.extraction import make_extract
+from tests.extracted import make_extract
 from tests.pretrained import SMALL, arrays, make_encoder, make_pretrain
 
 NUM_FRAMES = (9, 12, 20, 6, 30)
@@ -42,8 +42,9 @@ class Run:
     pretrain: Manifest
 
 
-def make_run(folder: Path, **how: object) -> Run:
-    extract = make_extract(folder / "extract", folder / "sources", num_frames=NUM_FRAMES, **how)  # type: ignore[arg-type]
+def make_run(folder: Path, *, labelled: bool = True) -> Run:
+    splits = {"split_1": ["train"] * 4 + ["test"]} if labelled else None
+    extract = make_extract(folder / "extract", num_frames=NUM_FRAMES, splits=splits, labelled=labelled)
     table = pd.read_csv(extract.folder / "videos.csv")
     used = dict(table[["id", "sha256"]].to_numpy()[:4].tolist())
     return Run(folder, extract, make_pretrain(folder / "pretrain", inputs={"extract": extract.folder}, used=used))
@@ -83,7 +84,7 @@ def test_the_features_are_the_mean_over_the_clips_of_each_video(run: Run, tmp_pa
     encoder = load_encoder(run.pretrain.folder)
     for row, num_frames in enumerate(NUM_FRAMES):
         starts = np.round(np.linspace(0, num_frames - 4, 3)).astype(int)
-        with open_store(run.extract.folder / "frames" / f"v{row}.mp4") as video:
+        with open_store(run.extract.folder / "frames" / f"v{row:03d}.mp4") as video:
             clips = np.stack([video.read(start + np.arange(4)) for start in starts])  # (N, T, H, W, 3)
         expected = encoder(torch.from_numpy(clips).permute(0, 4, 1, 2, 3)).numpy()
         assert table.clip_features is not None
@@ -97,8 +98,8 @@ def test_the_files_can_be_used_with_pandas_and_safetensors_alone(run: Run, tmp_p
     folder = export(run, tmp_path / "out", pool="max").folder
     videos = pd.read_csv(folder / "videos.csv")
     assert list(videos.columns) == ["id", "source", "label", "label_name", "group", "split_1", "frames", "fps", "seen"]
-    assert videos["id"].tolist() == ["v0", "v1", "v2", "v3", "v4"]
-    assert videos["source"].tolist() == ["v0.mp4", "v1.mp4", "v2.mp4", "v3.mp4", "v4.mp4"]
+    assert videos["id"].tolist() == ["v000", "v001", "v002", "v003", "v004"]
+    assert videos["source"].tolist() == ["v000.mp4", "v001.mp4", "v002.mp4", "v003.mp4", "v004.mp4"]
     assert videos["label_name"].tolist() == ["even", "odd", "even", "odd", "even"]
     assert videos["group"].tolist() == ["g0", "g0", "g1", "g1", "g2"]
     assert videos["split_1"].tolist() == ["train"] * 4 + ["test"]
@@ -247,7 +248,7 @@ def test_the_untrained_encoder_is_the_initial_one_with_its_own_batch_norm(run: R
     encoder = load_encoder(run.pretrain.folder, checkpoint="initial")
     clips = []
     for row in range(4):
-        with open_store(run.extract.folder / "frames" / f"v{row}.mp4") as video:
+        with open_store(run.extract.folder / "frames" / f"v{row:03d}.mp4") as video:
             starts = np.round(np.linspace(0, NUM_FRAMES[row] - 4, 16)).astype(int)
             clips += [torch.from_numpy(video.read(start + np.arange(4))).permute(3, 0, 1, 2) for start in starts]
     for module in encoder.backbone.modules():
@@ -259,7 +260,7 @@ def test_the_untrained_encoder_is_the_initial_one_with_its_own_batch_norm(run: R
         for batch in (clips[:32], clips[32:]):
             encoder(torch.stack(batch))
     encoder.eval()
-    with open_store(run.extract.folder / "frames" / "v4.mp4") as video:
+    with open_store(run.extract.folder / "frames" / "v004.mp4") as video:
         ends = [torch.from_numpy(video.read(start + np.arange(4))).permute(3, 0, 1, 2) for start in (0, 13, 26)]
     with torch.no_grad():
         expected = encoder(torch.stack(ends)).mean(0).numpy()
@@ -287,12 +288,12 @@ def test_a_checkpoint_that_is_not_there_leaves_no_folder(run: Run, tmp_path: Pat
 
 
 def test_another_extraction_is_described_and_known_videos_are_found_by_their_hash(run: Run, tmp_path: Path) -> None:
-    # Its v3 and v4 are the same files as v3 (trained on) and v4 (not) of the first extraction, v5 and v6 are new.
-    other = make_extract(tmp_path / "other", tmp_path / "sources", num_frames=(6, 30, 8, 5), first=3, codec="jpeg")
+    # Its v003 and v004 are the same files as v003 (trained on) and v004 (not) of the first extraction; v005 and v006 are new.
+    other = make_extract(tmp_path / "other", num_frames=(6, 30, 8, 5), first=3, codec="jpeg")
     manifest = export(run, tmp_path / "out", frames=other.folder)
     assert {ref.stage: ref.digest for ref in manifest.inputs} == {"pretrain": run.pretrain.digest, "extract": other.digest}
     table = read_features(manifest.folder)
-    assert table.videos["id"].tolist() == ["v3", "v4", "v5", "v6"]
+    assert table.videos["id"].tolist() == ["v003", "v004", "v005", "v006"]
     assert table.videos["seen"].tolist() == [True, False, False, False]
     same = read_features(export(run, tmp_path / "same").folder)
     # Another codec, so nearly the same pixels of the same clips.
@@ -316,7 +317,7 @@ def test_npy_and_parquet_hold_the_same_features(run: Run, tmp_path: Path) -> Non
     expected = read_features(manifest.folder).features
     np.testing.assert_array_equal(np.load(manifest.folder / "features.npy"), expected)
     frame = pd.read_parquet(manifest.folder / "features.parquet")
-    assert frame["id"].tolist() == ["v0", "v1", "v2", "v3", "v4"]
+    assert frame["id"].tolist() == ["v000", "v001", "v002", "v003", "v004"]
     np.testing.assert_array_equal(np.stack(frame["features"].tolist()), expected)
     again = export(run, tmp_path / "again", also=("npy", "parquet"))
     assert again.artifacts == manifest.artifacts
@@ -331,10 +332,10 @@ def test_parquet_without_pyarrow_is_refused_before_any_work(run: Run, tmp_path: 
 
 def test_a_broken_frame_file_stops_with_a_sentence_and_the_rest_is_kept(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    file = run.extract.folder / "frames" / "v3.mp4"
+    file = run.extract.folder / "frames" / "v003.mp4"
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2] + b"\xff" + content[len(content) // 2 + 1 :])
-    with pytest.raises(InputError, match=r"v3\.mp4 .*rspnet extract --force"):
+    with pytest.raises(InputError, match=r"v003\.mp4 .*rspnet extract --force"):
         export(run, tmp_path / "out", workers=1)
     assert not (tmp_path / "out" / "manifest.json").exists()
     file.write_bytes(content)
@@ -342,16 +343,16 @@ def test_a_broken_frame_file_stops_with_a_sentence_and_the_rest_is_kept(tmp_path
 
 
 def test_features_that_are_not_finite_name_the_video(tmp_path: Path) -> None:
-    extract = make_extract(tmp_path / "extract", tmp_path / "sources")
+    extract = make_extract(tmp_path / "extract", num_frames=(6, 7))
     tensors = arrays(make_encoder(validated(PretrainConfig, SMALL), 1))
     tensors["backbone.bn1.weight"] = np.full(8, 3e38, np.float32)
     pretrain = make_pretrain(tmp_path / "pretrain", inputs={"extract": extract.folder}, tensors=tensors)
-    with pytest.raises(RspnetError, match="features of video v0 are not finite"):
+    with pytest.raises(RspnetError, match="features of video v000 are not finite"):
         export(Run(tmp_path, extract, pretrain), tmp_path / "out")
 
 
 def test_frames_smaller_than_the_encoder_s_clips_are_enlarged_with_a_warning(tmp_path: Path) -> None:
-    extract = make_extract(tmp_path / "extract", tmp_path / "sources", size=(20, 16), num_frames=(6, 7))
+    extract = make_extract(tmp_path / "extract", size=(20, 16), num_frames=(6, 7))
     pretrain = make_pretrain(tmp_path / "pretrain", inputs={"extract": extract.folder})
     notes = Notes()
     export(Run(tmp_path, extract, pretrain), tmp_path / "out", report=notes)
