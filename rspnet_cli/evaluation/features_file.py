@@ -40,6 +40,7 @@ COLUMNS = {
     "seen": "whether the encoder saw the video in pretraining (True or False)",
 }
 _ADVICE = "make the features anew with `rspnet export-features --force`"
+SPLIT_PARTS = ["train", "test", "val", "unused", ""]
 _SPLIT = re.compile(r"split_([1-9]\d*)")
 
 
@@ -154,9 +155,8 @@ def read_features(folder: Path, *, with_clips: bool = False) -> FeatureTable:
 def read_videos(path: Path) -> pd.DataFrame:
     """Read and check the videos.csv of an export; types as in FeatureTable. Raises InputError, in one sentence."""
     try:
-        # Everything as text: pandas would take a class named "NA" or "None" for a missing value. As Python strings: pyarrow's cannot
-        # hold a file name that is not UTF-8.
-        text = pd.read_csv(path, dtype=object, keep_default_na=False, na_filter=False, encoding_errors="surrogateescape")
+        # Everything as text: pandas would take a class named "NA" or "None" for a missing value.
+        text = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False)
     except (OSError, ValueError, UnicodeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} is not a readable table ({reason}): {_ADVICE}.") from error
@@ -176,9 +176,9 @@ def read_videos(path: Path) -> pd.DataFrame:
     videos["seen"] = text["seen"] == "True"
     _check_labels(path, videos, text["label"])
     for number in split_numbers(videos):
-        unknown = videos.loc[~videos[f"split_{number}"].isin(["train", "test", "unused", ""]), f"split_{number}"]
+        unknown = videos.loc[~videos[f"split_{number}"].isin(SPLIT_PARTS), f"split_{number}"]
         if len(unknown):
-            raise InputError(f"{path}: column split_{number} holds {unknown.iloc[0]!r}, not train, test or unused: {_ADVICE}.")
+            raise InputError(f"{path}: column split_{number} holds {unknown.iloc[0]!r}, none of train, test, val and unused: {_ADVICE}.")
     return videos
 
 
