@@ -48,8 +48,8 @@ class Camera:
 def limbs_in_picture(camera: Camera, joints: Array, body: Body) -> tuple[Array, Array, Array]:
     """Capsules as the camera sees them.
 
-    joints: (F, J, 3) metres. Returns ends (F, L, 2, 2) in pixels (start and end, x and y), radii (F, L, 2) in pixels, and depth (F, L) in metres of
-    the capsules' middles.
+    joints: (F, J, 3) metres. Returns ends (F, L, 2, 2) in pixels (start and end, x and y), radii (F, L, 2) in pixels, and how far away the
+    capsules' middles are: depth (F, L) in metres.
     """
     ends = np.array([[INDEX[limb.start], INDEX[limb.end]] for limb in LIMBS])
     radii = np.array([[limb.radius_start, limb.radius_end] for limb in LIMBS]) * body.girth
@@ -60,8 +60,8 @@ def limbs_in_picture(camera: Camera, joints: Array, body: Body) -> tuple[Array, 
 def framed(camera: Camera, joints: Array, body: Body, *, width: int, height: int, fill: float, shift: tuple[float, float]) -> Camera:
     """The camera zoomed and turned so that the action fills the picture.
 
-    The figure's height (its tallest tenth of frames) becomes `fill` of the picture's, unless the whole action would then leave the picture, or be wider than
-    1.15 picture heights, which is what a square crop shows of it. `shift` moves it by shares of the picture's height.
+    The figure's height (in its tallest frames) becomes `fill` of the picture's, unless the whole action would then leave the picture or be
+    wider than 1.15 picture heights, which is about what a square crop shows of it. `shift` moves it by shares of the picture's height.
     """
     ends, radii, _ = limbs_in_picture(camera, joints, body)
     low, high = (ends - radii[..., None]).min((1, 2)), (ends + radii[..., None]).max((1, 2))  # (F, 2)

@@ -1,7 +1,7 @@
 """Draws shaded capsules over a still picture, all frames of a video at once.
 
-The limbs of a frame are painted from the farthest to the nearest. The k-th limb of every frame is painted in one go: its pixels, of all frames, lie in flat
-arrays row after row, so that numpy works on some ten thousand pixels a call and touches few pixels outside the limbs.
+The limbs of a frame are painted from the farthest to the nearest. The k-th limb of every frame is painted in one go: its pixels, of all
+frames, lie in flat arrays row after row, so that numpy works on some ten thousand pixels a call and touches few outside the limbs.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from .skeleton import Array
 
 
-def paint(frames: NDArray[np.uint8], ends: Array, radii: Array, colours: Array, *, light: Array, opacity: float = 1.0, softness: float = 1.0) -> None:
+def paint(
+    frames: NDArray[np.uint8], ends: Array, radii: Array, colours: Array, *, light: Array, opacity: float = 1.0, softness: float = 1.0
+) -> None:
     """Paints one capsule into each frame, in place.
 
-    frames: (F, H, W, 4) uint8, contiguous; the fourth channel is there for speed only: a pixel is one 32-bit number. ends: (F, 2, 2) pixels (start and end, x
-    and y), radii: (F, 2) pixels, colours: (F, 3) in 0-255. light: (3,) unit vector towards the light (x right, y down, z to the viewer); zeros paint flat.
-    Edges are `softness` pixels wide.
+    frames: (F, H, W, 4) uint8, contiguous; the fourth channel is there for speed only: a pixel is one 32-bit number. ends: (F, 2, 2) pixels
+    (start and end, x and y), radii: (F, 2) pixels, colours: (F, 3) in 0-255. light: (3,) unit vector towards the light (x right, y down,
+    z to the viewer); zeros paint flat. Edges are `softness` pixels wide.
     """
     num_frames, height, width, _ = frames.shape
     start, along = ends[:, 0], ends[:, 1] - ends[:, 0]
@@ -75,7 +77,8 @@ def paint(frames: NDArray[np.uint8], ends: Array, radii: Array, colours: Array, 
 def _counted(first: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """first[i], first[i] + 1, ... (counts[i] numbers) for every i, one after the other."""
     before = np.cumsum(counts) - counts
-    return np.arange(counts.sum()) + np.repeat(first - before, counts)
+    numbers: NDArray[np.int64] = np.arange(counts.sum()) + np.repeat(first - before, counts)
+    return numbers
 
 
 def paint_figure(frames: NDArray[np.uint8], ends: Array, radii: Array, depth: Array, colours: Array, *, light: Array) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 
@@ -20,7 +21,7 @@ class Format:
     width: int
     height: int
     share: float
-    options: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(hash=False)
 
 
 # mbtree=0: without it x264's bitstream differs between runs on some CPUs.
@@ -44,6 +45,7 @@ def write_video(path: Path, frames: NDArray[np.uint8], *, file_format: Format, f
     # bitexact: no random numbers or dates in the file's header.
     with av.open(str(unfinished), "w", format=file_format.container, options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream(file_format.codec, rate=fps, options=dict(file_format.options))
+        assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = file_format.width, file_format.height, "yuv420p"
         stream.codec_context.thread_count = 1
         for frame in frames:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .actions import ACTIONS, Clock, perform
+from .actions import ACTIONS, perform
 from .camera import Camera, framed, limbs_in_picture
 from .draw import paint, paint_figure
 from .encode import FORMATS, Format
+from .performance import Clock
 from .scenes import SCENES, Scene, backdrop
 from .skeleton import INDEX, LIMBS, Array, Body, joint_positions
 
@@ -39,11 +41,11 @@ class Video:
         return f"{self.action}/v_{self.action}_g{self.group:02d}_c{self.clip:02d}.{self.file_format.extension}"
 
 
-def plan_videos(videos_per_class: int, seed: int) -> list[Video]:
-    """All videos in the order of their names. What a video shows depends on the seed and its name alone, not on how many there are."""
+def plan_videos(videos_per_class: int, seed: int, classes: Sequence[str] = CLASSES) -> list[Video]:
+    """All videos in the order of their names. What a video shows depends on the seed and its name alone, not on what else is made."""
     return [
         Video(action, number // GROUP_SIZE + 1, number % GROUP_SIZE + 1, _group_format(action, number // GROUP_SIZE + 1, seed))
-        for action in CLASSES
+        for action in sorted(classes)
         for number in range(videos_per_class)
     ]
 
@@ -58,16 +60,20 @@ def _group_format(action: str, group: int, seed: int) -> Format:
 
 
 def split_lists(videos: list[Video]) -> dict[str, str]:
-    """Contents of classInd.txt and of trainlist0N.txt and testlist0N.txt, by file name. A group is never on both sides of a split."""
+    """Contents of classInd.txt, trainlist0N.txt and testlist0N.txt, by file name. A group is never on both sides of a split.
+
+    At least two groups are needed.
+    """
+    classes = sorted({video.action for video in videos})
     groups = max(video.group for video in videos)
-    lists = {"classInd.txt": "".join(f"{label} {name}\n" for label, name in enumerate(CLASSES, start=1))}
+    lists = {"classInd.txt": "".join(f"{label} {name}\n" for label, name in enumerate(classes, start=1))}
     num_test = max(1, round(groups * TEST_SHARE))
     for split in range(1, NUM_SPLITS + 1):
         last = groups - (split - 1) * num_test
         if last <= num_test and split > 1:
             break  # too few groups for another split whose test groups are its own
         tested = range(last - num_test + 1, last + 1)
-        train = [f"{video.path} {CLASSES.index(video.action) + 1}\n" for video in videos if video.group not in tested]
+        train = [f"{video.path} {classes.index(video.action) + 1}\n" for video in videos if video.group not in tested]
         lists[f"trainlist0{split}.txt"] = "".join(train)
         lists[f"testlist0{split}.txt"] = "".join(f"{video.path}\n" for video in videos if video.group in tested)
     return lists
@@ -160,7 +166,12 @@ def _paint_shadow(frames: NDArray[np.uint8], camera: Camera, joints: Array) -> N
     """Darkens the floor below the feet and the trunk."""
     flatness = max(np.sin(np.deg2rad(camera.elevation)), 0.12)  # a disc on the floor, seen from the side
     dark = np.zeros((len(frames), 3))
-    for start, end, radius in (("l_ankle", "r_ankle", 0.16), ("pelvis", "chest", 0.24), ("l_ankle", "l_toe", 0.12), ("r_ankle", "r_toe", 0.12)):
+    for start, end, radius in (
+        ("l_ankle", "r_ankle", 0.16),
+        ("pelvis", "chest", 0.24),
+        ("l_ankle", "l_toe", 0.12),
+        ("r_ankle", "r_toe", 0.12),
+    ):
         on_floor = joints[:, [INDEX[start], INDEX[end]]] * np.array([1, 1, 0])
         ends, depth = camera.project(on_floor)
         radii = radius * flatness * camera.focal / depth

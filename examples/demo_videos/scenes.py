@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from .camera import Camera
 from .skeleton import Array
 
+Samples = NDArray[np.float32]
 Colour = tuple[float, float, float]
 
 
@@ -33,22 +34,70 @@ class Scene:
 
 
 SCENES: dict[str, Scene] = {
-    "meadow": Scene(Surface("sky", (0.55, 0.70, 0.90), (0.85, 0.90, 0.95), (9, 4)), Surface("noise", (0.20, 0.38, 0.12), (0.42, 0.58, 0.25), (0.5, 0.5)), 40),
-    "forest": Scene(Surface("trunks", (0.16, 0.22, 0.12), (0.38, 0.46, 0.26), (1.3, 9)), Surface("noise", (0.25, 0.20, 0.12), (0.42, 0.36, 0.22), (0.4, 0.4)), 5),
-    "beach": Scene(Surface("waves", (0.20, 0.48, 0.62), (0.62, 0.82, 0.90), (7, 0.5)), Surface("noise", (0.70, 0.60, 0.42), (0.86, 0.78, 0.60), (0.7, 0.7)), 15),
-    "snow": Scene(Surface("sky", (0.58, 0.64, 0.74), (0.80, 0.84, 0.90), (8, 3)), Surface("noise", (0.74, 0.78, 0.86), (0.93, 0.95, 0.98), (1.5, 1.5)), 25),
-    "street": Scene(Surface("bricks", (0.42, 0.22, 0.17), (0.60, 0.36, 0.28), (0.5, 0.22)), Surface("checks", (0.36, 0.36, 0.37), (0.48, 0.48, 0.49), (0.6, 0.6)), 2.5),
-    "gym": Scene(Surface("bars", (0.58, 0.50, 0.36), (0.74, 0.68, 0.54), (1.1, 0.32)), Surface("planks", (0.60, 0.40, 0.20), (0.76, 0.56, 0.32), (0.35, 4)), 3),
-    "stage": Scene(Surface("curtain", (0.30, 0.05, 0.09), (0.62, 0.14, 0.18), (0.42, 9)), Surface("planks", (0.16, 0.12, 0.10), (0.28, 0.22, 0.18), (0.3, 4)), 3),
-    "court": Scene(Surface("fence", (0.12, 0.30, 0.30), (0.26, 0.46, 0.44), (0.7, 0.7)), Surface("lines", (0.18, 0.34, 0.58), (0.75, 0.80, 0.85), (2.2, 2.2)), 4),
-    "kitchen": Scene(Surface("checks", (0.66, 0.72, 0.70), (0.84, 0.88, 0.86), (0.45, 0.45)), Surface("checks", (0.30, 0.30, 0.32), (0.70, 0.70, 0.68), (0.5, 0.5)), 2),
-    "studio": Scene(Surface("plain", (0.46, 0.46, 0.50), (0.62, 0.62, 0.66), (4, 2)), Surface("plain", (0.40, 0.40, 0.44), (0.54, 0.54, 0.58), (3, 3)), 2.5),
-    "night": Scene(Surface("lights", (0.06, 0.07, 0.16), (0.80, 0.66, 0.34), (0.9, 0.8)), Surface("noise", (0.10, 0.10, 0.14), (0.22, 0.22, 0.28), (0.6, 0.6)), 9),
-    "desert": Scene(Surface("dunes", (0.72, 0.44, 0.26), (0.92, 0.74, 0.54), (8, 1.6)), Surface("noise", (0.62, 0.40, 0.22), (0.80, 0.58, 0.36), (1, 1)), 20),
+    "meadow": Scene(
+        Surface("sky", (0.55, 0.70, 0.90), (0.85, 0.90, 0.95), (9, 4)),
+        Surface("noise", (0.20, 0.38, 0.12), (0.42, 0.58, 0.25), (0.5, 0.5)),
+        40,
+    ),
+    "forest": Scene(
+        Surface("trunks", (0.16, 0.22, 0.12), (0.38, 0.46, 0.26), (1.3, 9)),
+        Surface("noise", (0.25, 0.20, 0.12), (0.42, 0.36, 0.22), (0.4, 0.4)),
+        5,
+    ),
+    "beach": Scene(
+        Surface("waves", (0.20, 0.48, 0.62), (0.62, 0.82, 0.90), (7, 0.5)),
+        Surface("noise", (0.70, 0.60, 0.42), (0.86, 0.78, 0.60), (0.7, 0.7)),
+        15,
+    ),
+    "snow": Scene(
+        Surface("sky", (0.58, 0.64, 0.74), (0.80, 0.84, 0.90), (8, 3)),
+        Surface("noise", (0.74, 0.78, 0.86), (0.93, 0.95, 0.98), (1.5, 1.5)),
+        25,
+    ),
+    "street": Scene(
+        Surface("bricks", (0.42, 0.22, 0.17), (0.60, 0.36, 0.28), (0.5, 0.22)),
+        Surface("checks", (0.36, 0.36, 0.37), (0.48, 0.48, 0.49), (0.6, 0.6)),
+        2.5,
+    ),
+    "gym": Scene(
+        Surface("bars", (0.58, 0.50, 0.36), (0.74, 0.68, 0.54), (1.1, 0.32)),
+        Surface("planks", (0.60, 0.40, 0.20), (0.76, 0.56, 0.32), (0.35, 4)),
+        3,
+    ),
+    "stage": Scene(
+        Surface("curtain", (0.30, 0.05, 0.09), (0.62, 0.14, 0.18), (0.42, 9)),
+        Surface("planks", (0.16, 0.12, 0.10), (0.28, 0.22, 0.18), (0.3, 4)),
+        3,
+    ),
+    "court": Scene(
+        Surface("fence", (0.12, 0.30, 0.30), (0.26, 0.46, 0.44), (0.7, 0.7)),
+        Surface("lines", (0.18, 0.34, 0.58), (0.75, 0.80, 0.85), (2.2, 2.2)),
+        4,
+    ),
+    "kitchen": Scene(
+        Surface("checks", (0.66, 0.72, 0.70), (0.84, 0.88, 0.86), (0.45, 0.45)),
+        Surface("checks", (0.30, 0.30, 0.32), (0.70, 0.70, 0.68), (0.5, 0.5)),
+        2,
+    ),
+    "studio": Scene(
+        Surface("plain", (0.46, 0.46, 0.50), (0.62, 0.62, 0.66), (4, 2)),
+        Surface("plain", (0.40, 0.40, 0.44), (0.54, 0.54, 0.58), (3, 3)),
+        2.5,
+    ),
+    "night": Scene(
+        Surface("lights", (0.06, 0.07, 0.16), (0.80, 0.66, 0.34), (0.9, 0.8)),
+        Surface("noise", (0.10, 0.10, 0.14), (0.22, 0.22, 0.28), (0.6, 0.6)),
+        9,
+    ),
+    "desert": Scene(
+        Surface("dunes", (0.72, 0.44, 0.26), (0.92, 0.74, 0.54), (8, 1.6)),
+        Surface("noise", (0.62, 0.40, 0.22), (0.80, 0.58, 0.36), (1, 1)),
+        20,
+    ),
 }
 
 
-def _value_noise(u: Array, v: Array, rng: np.random.Generator, octaves: int = 3) -> Array:
+def _value_noise(u: Samples, v: Samples, rng: np.random.Generator, octaves: int = 3) -> Samples:
     """Smooth noise in [0, 1] at the places u, v (any equal shape), about one bump per unit, finer ones below it."""
     total, weight = np.zeros_like(u), 0.0
     for octave in range(octaves):
@@ -62,15 +111,16 @@ def _value_noise(u: Array, v: Array, rng: np.random.Generator, octaves: int = 3)
         lower = lattice[bottom, left] * (1 - fx) + lattice[bottom, right] * fx
         total += (upper * (1 - fy) + lower * fy) * 0.5**octave
         weight += 0.5**octave
-    return total / weight
+    noise: Samples = total / np.float32(weight)
+    return noise
 
 
-def _cell_value(column: Array, row: Array, rng: np.random.Generator) -> Array:
+def _cell_value(column: Samples, row: Samples, rng: np.random.Generator) -> Samples:
     """One random number in [0, 1] for each cell of a grid, the same wherever the cell shows."""
     return rng.random((64, 64), dtype=np.float32)[row.astype(np.int32) & 63, column.astype(np.int32) & 63]
 
 
-def _mix(surface: Surface, along: Array, up: Array, rng: np.random.Generator) -> Array:
+def _mix(surface: Surface, along: Array, up: Array, rng: np.random.Generator) -> Samples:
     """How much of the light colour shows, in [0, 1], at the places along, up (metres)."""
     u = (along / surface.cell[0] + rng.uniform(0, 60)).astype(np.float32)
     v = (up / surface.cell[1] + rng.uniform(0, 60)).astype(np.float32)
@@ -108,10 +158,11 @@ def _mix(surface: Surface, along: Array, up: Array, rng: np.random.Generator) ->
     return np.clip(mix, 0, 1)
 
 
-def _painted(surface: Surface, along: Array, up: Array, rng: np.random.Generator) -> Array:
+def _painted(surface: Surface, along: Array, up: Array, rng: np.random.Generator) -> Samples:
     """(N,) places -> (N, 3) colours."""
     dark, light = np.array(surface.dark, np.float32), np.array(surface.light, np.float32)
-    return dark + (light - dark) * _mix(surface, along, up, rng)[:, None]
+    colours: Samples = dark + (light - dark) * _mix(surface, along, up, rng)[:, None]
+    return colours
 
 
 def backdrop(scene: Scene, camera: Camera, *, width: int, height: int, rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ Channels = dict[str, Array]
 SIDED = ("arm_fwd", "arm_out", "arm_twist", "elbow", "hip_fwd", "hip_out", "knee", "ankle")
 """Channels that both sides have, written l_arm_fwd and r_arm_fwd. `fwd` swings forward, `out` away from the body, the rest bend."""
 CENTRAL = ("x", "y", "lift", "yaw", "pitch", "roll", "bend", "side", "twist", "nod", "turn")
-"""x, y, lift: metres of the whole body; yaw, pitch (forward), roll (to the left): its rotation; bend, side, twist: spine; nod, turn: head."""
+"""x, y, lift: metres of the whole body; yaw, pitch (forward), roll (to the left): rotation; bend, side, twist: spine; nod, turn: head."""
 CHANNELS = (*CENTRAL, *(f"{side}_{name}" for side in "lr" for name in SIDED))
 CHANGES_SIGN = ("y", "yaw", "roll", "side", "twist", "turn")
 """Channels that change their sign when left and right are exchanged."""
@@ -107,8 +107,8 @@ def _turn(axis: int, degrees: Array) -> Array:
 def joint_positions(pose: Channels, body: Body, *, anchor: tuple[str, ...]) -> Array:
     """Where every joint is in every frame.
 
-    The lowest point of the body touches the ground (z = 0), `lift` metres above it in flight. The mean place of the `anchor` joints stays at the
-    channels x, y, so that feet that stand do not slide.
+    The lowest point of the body touches the ground (z = 0), or is `lift` metres above it in flight. The mean place of the `anchor` joints
+    stays at the channels x, y, so that feet that stand do not slide.
 
     pose: every channel of CHANNELS, (F,). Returns (F, len(JOINTS), 3) metres.
     """
@@ -154,7 +154,8 @@ def _lowest_point(joints: Array, body: Body) -> Array:
     """Height of the lowest point of any limb, (F,) metres."""
     ends = [(limb.start, limb.radius_start) for limb in LIMBS] + [(limb.end, limb.radius_end) for limb in LIMBS]
     heights = joints[:, [INDEX[name] for name, _ in ends], 2] - body.girth * np.array([radius for _, radius in ends])
-    return heights.min(1)
+    lowest: Array = heights.min(1)
+    return lowest
 
 
 def _smooth(values: Array) -> Array:
