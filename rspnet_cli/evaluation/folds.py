@@ -1,0 +1,54 @@
+"""Parts of a labelled set that never tear a group apart and give every class its share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def group_folds(classes: np.ndarray, groups: np.ndarray, *, num_folds: int, seed: int) -> np.ndarray:
+    """Deal whole groups into folds, evenly per class. Returns (V,) int64 in [0, num_folds).
+
+    classes, groups: (V,) int. Large groups first, those of equal size in an order drawn from the seed; each goes where its classes are
+    rarest so far, then where there are fewest videos. So a class whose videos lie in g groups of its own is in min(g, num_folds) folds,
+    and folds can stay empty when there are fewer groups than folds.
+    """
+    _, column = np.unique(classes, return_inverse=True)
+    names, number = np.unique(groups, return_inverse=True)
+    members = np.zeros((len(names), column.max() + 1))  # (groups, classes) videos
+    np.add.at(members, (number, column), 1)
+    shares = members / members.sum(axis=0)  # of each class
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(-members.sum(axis=1)[order], kind="stable")]
+    held = np.zeros((num_folds, members.shape[1]))
+    sizes = np.zeros(num_folds)
+    fold_of_group = np.zeros(len(names), np.int64)
+    for group in order:
+        crowding = np.round(held @ shares[group], 9)  # rounded: equal crowding must compare equal
+        fold = int(np.lexsort((sizes, crowding))[0])
+        fold_of_group[group] = fold
+        held[fold] += shares[group]
+        sizes[fold] += members[group].sum()
+    return fold_of_group[number]
+
+
+def groups_per_class(classes: np.ndarray, groups: np.ndarray) -> dict[int, int]:
+    """Class -> number of different groups among its videos."""
+    pairs = np.unique(np.stack([classes, groups], axis=1), axis=0)
+    names, counts = np.unique(pairs[:, 0], return_counts=True)
+    return dict(zip(names.tolist(), counts.tolist(), strict=True))
+
+
+def validation_part(classes: np.ndarray, groups: np.ndarray, *, seed: int) -> np.ndarray:
+    """A fifth of a training set to choose settings on: (V,) bool, whole groups, classes in proportion.
+
+    A class with a single group stays in training, where it is needed. May be empty (no class has two groups).
+    """
+    enough = groups_per_class(classes, groups)
+    usable = np.array([enough[label] >= 2 for label in classes.tolist()])
+    part = np.zeros(len(classes), bool)
+    if usable.any():
+        # A group that also holds a class without a second group must stay whole, so it stays in training.
+        usable &= ~np.isin(groups, groups[~usable])
+    if usable.any():
+        part[usable] = group_folds(classes[usable], groups[usable], num_folds=5, seed=seed) == 0
+    return part
