@@ -46,22 +46,26 @@ def hold_lock(folder: Path) -> Iterator[None]:
             raise disk_full(path) from error
         raise InputError(f"{folder} cannot be written to ({error.strerror}): choose another place with --out or --work-dir.") from error
     try:
-        if not _flock(handle, path):
-            os.close(handle)
-            handle = -1
-            with _exclusive_file(folder / ".lock-file"):
-                yield
-            return
-        _held.add(handle)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, _me().encode(), 0)
+        locked = _flock(handle, path)
+    except BaseException:
+        os.close(handle)  # the name in the file is the holder's: it stays
+        raise
+    if not locked:
+        os.close(handle)
+        with _exclusive_file(folder / ".lock-file"):
+            yield
+        return
+    _held.add(handle)
+    try:
+        with suppress(OSError):  # on a full disk the lock holds without a name
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, _me().encode(), 0)
         yield
     finally:
         _held.discard(handle)
-        if handle >= 0:
-            with suppress(OSError):
-                os.ftruncate(handle, 0)  # the file stays (removing a locked file races), empty: nobody holds it
-            os.close(handle)
+        with suppress(OSError):
+            os.ftruncate(handle, 0)  # the file stays (removing a locked file races), empty: nobody holds it
+        os.close(handle)
 
 
 def _flock(handle: int, path: Path) -> bool:

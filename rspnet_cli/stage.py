@@ -5,7 +5,7 @@
     <out>/.lock                             held while a run works here; names its host and process
 
 A stage writes into `unfinished`. `finish` hashes the artifacts and writes the new manifest there: from that moment on the result is
-whole, and moving it to its place can be repeated after a kill (`_settle`). The old result of a `--force` run stays until then.
+whole, and moving it to its place can be repeated after a kill (`settle`). The old result of a `--force` run stays until then.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,11 @@ from typing import Any
 import rspnet_cli
 from rspnet_cli import distributed
 from rspnet_cli.errors import InputError, RspnetError
-from rspnet_cli.files import disk_full, fsync_folder, is_disk_full, sha256_of, write_atomic
+from rspnet_cli.files import disk_full, is_disk_full, sha256_of, write_atomic
 from rspnet_cli.locks import hold_lock
 from rspnet_cli.manifest import MANIFEST, SCHEMA_VERSION, UNFINISHED, Artifact, InputRef, Manifest, read_manifest
 from rspnet_cli.progress import Reporter
-
-_STATE = "state.json"
-_REPLACED = "replaced.json"
+from rspnet_cli.settling import STATE, is_settled, refuse_to_overwrite, settle
 
 
 @dataclass
@@ -72,11 +71,14 @@ class Stage:
 
         artifacts: paths below `work` to hash and list. hashed: path -> (bytes, sha256) of artifacts whose hash is known already; a folder
         that counts as one artifact ends with a slash. logs: files to keep that are no artifacts (timings). Whatever else lies in
-        `work` was needed only for resuming and is deleted. environment: more facts of this run beside the usual ones.
+        `work` was needed only for resuming and is deleted. environment: more facts of this run beside the usual ones. Raises InputError
+        where a file must go that is there and not ours; nothing of the run is lost by it.
         """
         listed = [Artifact(path=path, bytes=size, sha256=digest) for path, (size, digest) in (hashed or {}).items()]
         for path in artifacts:
             listed.append(Artifact(path=path, bytes=(self.work / path).stat().st_size, sha256=sha256_of(self.work / path)))
+        kept = [log for log in logs if (self.work / log).exists()]
+        refuse_to_overwrite(self.folder, [*(artifact.path.rstrip("/") for artifact in listed), *kept])
         facts = describe_environment() | {
             "seconds": round(time.perf_counter() - self.started, 3),
             "resumed": self.resumed,
@@ -91,14 +93,14 @@ class Stage:
             artifacts=sorted(listed, key=lambda artifact: artifact.path),
             results=results,
             classes_sha256=classes_sha256,
-            environment=facts | dict(environment or {}) | {"logs": [log for log in logs if (self.work / log).exists()]},
+            environment=facts | dict(environment or {}) | {"logs": kept},
             digest="",
         )
         # Through JSON once, so that the digest is that of what a reader will parse (tuples become lists, and so on).
         manifest = Manifest.model_validate_json(manifest.model_dump_json())
         manifest.digest = manifest.computed_digest()
         write_atomic(self.work / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
-        _settle(self.folder)
+        settle(self.folder)
         self.manifest = read_manifest(self.folder, stage=self.name, verify=False)
         return self.manifest
 
@@ -123,12 +125,14 @@ def begin_stage(
     if not distributed.is_main():
         yield _follow(name, config, inputs, out)
         return
-    created = [path for path in (out, *out.parents) if not path.exists()]
+    # os.path here and in `_finished`: Path.exists raises for a name that is too long.
+    created = [path for path in (out, *out.parents) if not os.path.exists(path)]  # noqa: PTH110
     try:
         read = {stage: read_manifest(path, stage=stage) for stage, path in inputs.items()}
         # JSON once, so that a fresh config and one read from a file compare equal.
         stage = Stage(name=name, config=json.loads(json.dumps(config)), inputs=read, folder=out)
-        stage.manifest = None if force else _finished(stage)
+        if not force and is_settled(out):
+            stage.manifest = _finished(stage)
     except RspnetError as error:
         distributed.share((False, str(error)))
         raise
@@ -140,8 +144,12 @@ def begin_stage(
     try:
         with hold_lock(out):
             try:
-                _settle(out)
-                stage.manifest = None if force else _finished(stage)
+                settled = settle(out)
+                if not force:
+                    stage.manifest = _finished(stage)
+                elif settled:  # a forced run was killed when its result was whole: if it was this one, it is done
+                    with suppress(InputError):
+                        stage.manifest = _finished(stage)
                 if not stage.finished:
                     _begin_or_resume(stage, force=force, report=report)
             except RspnetError as error:
@@ -153,7 +161,7 @@ def begin_stage(
                 yield stage
             except InputError:
                 # A refused command leaves nothing behind: its folder held no work yet.
-                if fresh and stage.work.is_dir() and os.listdir(stage.work) == [_STATE]:
+                if fresh and stage.work.is_dir() and os.listdir(stage.work) == [STATE]:
                     shutil.rmtree(stage.work)
                 raise
             except OSError as error:
@@ -176,16 +184,21 @@ def describe_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "host": platform.node(),
     }
-    versions = {}
-    for library in ("torch", "av", "numpy", "pandas", "scikit-learn", "safetensors"):
-        with suppress(metadata.PackageNotFoundError):
-            versions[library] = metadata.version(library)
-    facts["libraries"] = versions
+    facts["libraries"] = dict(_library_versions())
     facts["cpus"] = os.cpu_count()
     torch = sys.modules.get("torch")
     if torch is not None:
         facts["torch_threads"] = torch.get_num_threads()
     return facts
+
+
+@cache
+def _library_versions() -> dict[str, str]:
+    versions = {}
+    for library in ("torch", "av", "numpy", "pandas", "scikit-learn", "safetensors"):
+        with suppress(metadata.PackageNotFoundError):
+            versions[library] = metadata.version(library)
+    return versions
 
 
 def _follow(name: str, config: dict[str, Any], inputs: Mapping[str, Path], out: Path) -> Stage:
@@ -208,7 +221,7 @@ def _input_refs(inputs: Mapping[str, Manifest], folder: Path) -> list[InputRef]:
 
 def _finished(stage: Stage) -> Manifest | None:
     """The finished result in the folder if it is of this config and these inputs. Raises InputError if it is of others."""
-    if not (stage.folder / MANIFEST).exists():
+    if not os.path.exists(stage.folder / MANIFEST):  # noqa: PTH110
         return None
     manifest = read_manifest(stage.folder, stage=stage.name)
     before = {ref.stage: ref.digest for ref in manifest.inputs}
@@ -241,7 +254,7 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _begin_or_resume(stage: Stage, *, force: bool, report: Reporter) -> None:
-    state_file = stage.work / _STATE
+    state_file = stage.work / STATE
     state = {
         "stage": stage.name,
         "config": stage.config,
@@ -268,59 +281,14 @@ def _begin_or_resume(stage: Stage, *, force: bool, report: Reporter) -> None:
     write_atomic(state_file, json.dumps(state, indent=1))
 
 
-def _settle(folder: Path) -> None:
-    """Move a whole result from `unfinished` to its place. Safe to repeat from wherever a kill stopped it."""
-    work = folder / UNFINISHED
-    if not (work / MANIFEST).exists():
-        return
-    new = read_manifest(work, verify=False)
-    if (folder / MANIFEST).exists():
-        (folder / MANIFEST).replace(work / _REPLACED)
-    if (work / _REPLACED).exists():
-        with suppress(InputError):  # an unreadable old manifest names nothing to delete
-            old = read_manifest(work / _REPLACED, verify=False)
-            _remove_files(folder, _files_of(old))
-        # Only now may files move: repeated after a kill, the removal would take new files of the same names.
-        (work / _REPLACED).unlink()
-    for path in _files_of(new):
-        source, target = work / path, folder / path
-        if source.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if target.is_dir() and not target.is_symlink():  # a folder artifact that an earlier kill left half removed
-                shutil.rmtree(target)
-            source.replace(target)
-    (work / MANIFEST).replace(folder / MANIFEST)
-    fsync_folder(folder)
-    shutil.rmtree(work, ignore_errors=True)
-
-
-def _files_of(manifest: Manifest) -> list[str]:
-    return [artifact.path.rstrip("/") for artifact in manifest.artifacts] + list(manifest.environment.get("logs", []))
-
-
-def _remove_files(folder: Path, paths: Sequence[str]) -> None:
-    """Delete what an old manifest lists (nothing else is ours to delete) and the folders that become empty by it."""
-    root = folder.resolve()
-    parents: set[Path] = set()
-    for path in paths:
-        target = folder / path
-        if ".." in Path(path).parts or not target.parent.resolve().is_relative_to(root):
-            continue
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target, ignore_errors=True)
-        else:
-            target.unlink(missing_ok=True)
-        parents.update(parent for parent in target.parents if parent != folder and parent.is_relative_to(folder))
-    for parent in sorted(parents, key=lambda item: len(item.parts), reverse=True):
-        with suppress(OSError):
-            parent.rmdir()
-
-
 def _remove_empty(out: Path, created: list[Path]) -> None:
     """Take back the folders this call made if nothing came to lie in them."""
-    if out not in created or not out.is_dir() or any(name != ".lock" for name in os.listdir(out)):
+    if out not in created:
         return
-    (out / ".lock").unlink(missing_ok=True)
+    with suppress(OSError):  # not there, or a name that no folder can have
+        if any(name != ".lock" for name in os.listdir(out)):
+            return
+        (out / ".lock").unlink(missing_ok=True)
     for path in created:
         with suppress(OSError):
             path.rmdir()
