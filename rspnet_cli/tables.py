@@ -112,7 +112,79 @@ SOURCES = Table(
         Column("mtime_ns", "int", "time of the last change, nanoseconds since 1970"),
     ),
 )
-TABLES = [VIDEOS, FAILURES, SOURCES]
+FEATURE_VIDEOS = Table(
+    "videos.csv",
+    "export-features",
+    "a video with features: row i describes row i of the tensors of features.safetensors",
+    (
+        _ID,
+        _SOURCE,
+        _LABEL,
+        _LABEL_NAME,
+        _GROUP,
+        _SPLIT,
+        Column("frames", "int", "frames in the store"),
+        Column("fps", "float", "average frames per second"),
+        Column("seen", "bool", "whether the encoder saw the video in pretraining"),
+    ),
+)
+NEIGHBOURS = Table(
+    "neighbours.csv",
+    "eval-retrieval",
+    "a query and one of its nearest gallery videos, nearest first",
+    (
+        Column("query_id", "text", "the query's id"),
+        Column("rank", "int", "1 for the nearest"),
+        Column("neighbour_id", "text", "the gallery video's id"),
+        Column("similarity", "float", "cosine of the two features"),
+        Column("query_label_name", "text", "class of the query; empty without a label"),
+        Column("neighbour_label_name", "text", "class of the neighbour; empty without a label"),
+        Column("correct", "text", "True if the classes are the same, False if not; empty for a query without a label"),
+    ),
+)
+PREDICTIONS = Table(
+    "predictions.csv",
+    "eval-classification",
+    "a test video, in the order of the features; the columns of a probe that was not asked for are not there",
+    (
+        _ID,
+        _LABEL,
+        _LABEL_NAME,
+        Column("fold", "int", "the fold it was tested in, from 1; empty with a split"),
+        Column("linear_label", "int", "class that the linear probe gives it"),
+        Column("linear_label_name", "text", "name of that class"),
+        Column("linear_rank", "int", "place of the true class in the linear probe's order, 1 for right; empty if train has no such class"),
+        Column("knn_label", "int", "class that its nearest train videos give it"),
+        Column("knn_label_name", "text", "name of that class"),
+        Column("knn_rank", "int", "place of the true class in their order, 1 for right; empty if none of them is of it"),
+    ),
+)
+PER_CLASS = Table(
+    "per_class.csv",
+    "eval-classification",
+    "a class that test videos have",
+    (
+        _LABEL,
+        _LABEL_NAME,
+        Column("queries", "int", "test videos of the class"),
+        Column("linear_top1", "float", "share of them that the linear probe gets right"),
+        Column("knn_top1", "float", "share of them that nearest neighbours get right"),
+    ),
+)
+PROBE_SETTINGS = Table(
+    "probe_settings.csv",
+    "eval-classification",
+    "a setting that a probe tried on its validation part, which is a fifth of train in whole groups",
+    (
+        Column("fold", "int", "the fold, from 1; empty with a split"),
+        Column("probe", "text", "linear or knn"),
+        Column("setting", "float", "linear: C, the inverse of the regularisation; knn: k, the number of neighbours"),
+        Column("validation_videos", "int", "videos it was tried on; 0: there were none, and the default is used"),
+        Column("validation_top1", "float", "share of them it gets right; empty without any"),
+        Column("chosen", "bool", "whether the probe was then fitted to all of train with it"),
+    ),
+)
+TABLES = [VIDEOS, FAILURES, SOURCES, FEATURE_VIDEOS, NEIGHBOURS, PREDICTIONS, PER_CLASS, PROBE_SETTINGS]
 
 
 def plain_text(name: str) -> str:

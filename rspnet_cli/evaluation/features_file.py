@@ -7,7 +7,7 @@
                           group          (V,)      int64    number of the video's group; a video without one is its own
                           video_index    (V,)      int64    row of the video in the extraction's videos.csv
     metadata (strings)    whatever the exporter states of encoder and clips, and `class_names`, a JSON list by label
-    videos.csv            row i describes row i of the tensors; columns as in COLUMNS, and split_1, split_2, ... where the data have splits
+    videos.csv            row i describes row i of the tensors; columns as in `rspnet_cli.tables.FEATURE_VIDEOS`
 
 Whoever has pandas and safetensors can use the two alone. Reading trusts neither: a right hash says only that the files are the ones
 that were written.
@@ -25,20 +25,11 @@ import pandas as pd
 
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import write_atomic
+from rspnet_cli.tables import FEATURE_VIDEOS
 from rspnet_cli.tensors import check_shape, open_tensors, write_tensors
 
 FEATURES = "features.safetensors"
 VIDEOS = "videos.csv"
-COLUMNS = {
-    "id": "name of the video in every table of a run",
-    "source": "the video file, relative to the extracted folder",
-    "label": "class number (int), empty without a label",
-    "label_name": "class name, empty without a label",
-    "group": "videos cut from one recording share it (str); empty: the video is its own group",
-    "frames": "frames in the store (int)",
-    "fps": "average frames per second (float)",
-    "seen": "whether the encoder saw the video in pretraining (True or False)",
-}
 _ADVICE = "make the features anew with `rspnet export-features --force`"
 SPLIT_PARTS = ["train", "test", "val", "unused", ""]
 _SPLIT = re.compile(r"split_([1-9]\d*)")
@@ -112,8 +103,7 @@ def write_features(folder: Path, table: FeatureTable) -> None:
     names = table.class_names
     listed = [names.get(label, "") for label in range(max(names, default=-1) + 1)]
     write_tensors(folder / FEATURES, tensors, table.metadata | {"class_names": json.dumps(listed)})
-    splits = [f"split_{number}" for number in table.splits]
-    words = table.videos[[*list(COLUMNS)[:5], *splits, *list(COLUMNS)[5:]]].copy()
+    words = table.videos[FEATURE_VIDEOS.header([f"split_{number}" for number in table.splits])].copy()
     words["label"] = [str(label) if label >= 0 else "" for label in table.label]
     write_atomic(folder / VIDEOS, words.to_csv(index=False, lineterminator="\n"))
 
@@ -160,7 +150,7 @@ def read_videos(path: Path) -> pd.DataFrame:
     except (OSError, ValueError, UnicodeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} is not a readable table ({reason}): {_ADVICE}.") from error
-    missing = [name for name in COLUMNS if name not in text.columns]
+    missing = [name for name in FEATURE_VIDEOS.header() if name not in text.columns]
     if missing:
         raise InputError(f"{path} lacks the column {missing[0]!r}: {_ADVICE}.")
     if text.empty:
