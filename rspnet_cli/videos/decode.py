@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from rspnet_cli.videos.broken import BrokenVideo
 from rspnet_cli.videos.container import declared_frames, error_words, missing_bytes, open_container
 from rspnet_cli.videos.picture import Orientation, UnsupportedColour, display_size, orientation_of, rgb_of, stored_size, to_picture
-from rspnet_cli.videos.timestamps import MAX_GAP, Timeline, store_timescale
+from rspnet_cli.videos.timestamps import Timeline, store_timescale
 
 __all__ = ["MAX_PIXELS", "BrokenVideo", "Video", "VideoInfo", "open_video"]
 
@@ -61,7 +61,8 @@ class Video(AbstractContextManager["Video"]):
     """An open video. The counts below are final when all its pictures have been taken.
 
     decoded: pictures so far. corrupt_frames: those that the decoder flagged as damaged. repaired_timestamps: times that were missing or did
-    not increase. partial: the file ended early and keep_partial was set. time_base: seconds per tick.
+    not increase. partial: the file ended early and keep_partial was set. time_base: seconds per tick of the times, one that the store can
+    state: the source's own or a whole fraction of it, or about a microsecond where that is finer.
     """
 
     def __init__(self, path: Path, *, max_pixels: int, keep_partial: bool) -> None:
@@ -73,6 +74,7 @@ class Video(AbstractContextManager["Video"]):
         self.partial = False
         self._error: str | None = None
         self._packets = 0
+        self._failed_at_start = 0
         self._last_packet_corrupt = False
         self._last_corrupt: int | None = None  # number of the last picture that was flagged
         self._container, self._stream = open_container(path, max_pixels=max_pixels)
@@ -82,9 +84,9 @@ class Video(AbstractContextManager["Video"]):
             self.declared = declared_frames(self._container, self._stream)
             rate = self._stream.guessed_rate or self._stream.average_rate or DEFAULT_RATE
             self.rate = Fraction(rate) if 0 < rate <= 1000 else DEFAULT_RATE
-            self.time_base = Fraction(self._stream.time_base or 1 / self.rate)
-            gap = int(MAX_GAP / (self.time_base * store_timescale(self.time_base)))
-            self._timeline = Timeline(nominal=round(1 / (self.rate * self.time_base)), gap=gap)
+            self._source_base = Fraction(self._stream.time_base or 1 / self.rate)
+            self.time_base = Fraction(1, store_timescale(self._source_base))
+            self._timeline = Timeline(nominal=round(1 / (self.rate * self.time_base)))
             self._frames = self._decode()
             first = next(self._frames, None)
             if first is None:
@@ -124,10 +126,14 @@ class Video(AbstractContextManager["Video"]):
 
         One picture is held back: whether to believe its time depends on the next one's, and the last of a cut file may be half a picture.
         """
-        origin = self._origin()
+        origin, scale = self._origin(), self._source_base / self.time_base
+
+        def ticks(frame: VideoFrame) -> int | None:
+            return None if frame.pts is None else round((frame.pts - origin) * scale)
+
         held = self._first
         for frame in self._frames:
-            yield self._timeline.next(_ticks(held, origin), _ticks(frame, origin)), held
+            yield self._timeline.next(ticks(held), ticks(frame)), held
             held = frame
         problem = self._problem()
         if problem is not None:
@@ -137,7 +143,7 @@ class Video(AbstractContextManager["Video"]):
             if held.is_corrupt or self._last_packet_corrupt:
                 self.corrupt_frames -= held.is_corrupt
                 return
-        yield self._timeline.next(_ticks(held, origin), None), held
+        yield self._timeline.next(ticks(held), None), held
 
     def unsupported(self, error: UnsupportedColour) -> BrokenVideo:
         """The reason for a colour matrix that cannot be converted."""
@@ -152,13 +158,14 @@ class Video(AbstractContextManager["Video"]):
         self.close()
 
     def _origin(self) -> int:
+        """The time that counts as 0, in ticks of the source."""
         names = set(self._container.format.name.split(","))
         if not names & _FREE_CLOCKS or self._container.start_time is None:
             return 0
-        start = round(Fraction(self._container.start_time, av.time_base) / self.time_base)
+        start = round(Fraction(self._container.start_time, av.time_base) / self._source_base)
         # Both say when the file begins, the stream's own in exact ticks.
         own = self._stream.start_time
-        return own if own is not None and abs(own - start) * self.time_base <= Fraction(1, 1000) else start
+        return own if own is not None and abs(own - start) * self._source_base <= Fraction(1, 1000) else start
 
     def _decode(self) -> Generator[VideoFrame]:
         """The pictures as they decode, up to the end or the first error after the first picture; what went wrong goes to `_error`."""
@@ -168,11 +175,11 @@ class Video(AbstractContextManager["Video"]):
             except av.error.EOFError:
                 break
             except av.FFmpegError as error:
-                if self.decoded == 0:  # a recording may start in the middle; nothing decodes before the first key frame
-                    self._error = self._words(error)
-                    continue
                 self._error = self._words(error)
-                break
+                if self.decoded:
+                    break
+                self._failed_at_start += 1  # a recording may start in the middle; nothing decodes before the first key frame
+                continue
             yield from self._checked(frames)
         try:
             rest = self._stream.codec_context.decode(None)  # what the decoder still holds, in front of an error too
@@ -229,6 +236,8 @@ class Video(AbstractContextManager["Video"]):
         if self._error is not None:
             return f"is damaged or cut short: {counts}, then an error ({self._error})"
         if self.declared is not None:
+            if self._failed_at_start:
+                return f"is damaged at its start: {counts}"
             # Packets, not pictures: a packet may rightly show nothing (mpeg4's "not coded", the start of an open GOP).
             return f"is cut short: {counts}" if self._packets < self.declared else None
         corrupt_end = self._last_corrupt is not None and self.decoded - self._last_corrupt < MAX_REORDER
@@ -236,7 +245,3 @@ class Video(AbstractContextManager["Video"]):
             return f"is cut short: it ends in the middle of a picture; {counts}"
         missing = missing_bytes(self.path)
         return f"is cut short: {missing:,} bytes are missing at its end; {counts}" if missing else None
-
-
-def _ticks(frame: VideoFrame, origin: int) -> int | None:
-    return None if frame.pts is None else frame.pts - origin

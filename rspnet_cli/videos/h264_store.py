@@ -59,21 +59,21 @@ class _Output:
 def write_h264(
     pictures: Iterable[tuple[int, VideoFrame]], target: Path, *, size: tuple[int, int], time_base: Fraction, rate: Fraction, crf: int
 ) -> list[int]:
-    """Encode (ticks of time_base, yuv420p picture of `size`) into an MP4; the ticks written. Times stay exact. Raises DiskFullError.
+    """Encode (ticks of time_base, yuv420p picture of `size`) into an MP4; the ticks written. Raises DiskFullError.
 
-    Where time_base is finer than a microsecond, times are rounded to that.
+    time_base must be one that MP4 states exactly: 1 / store_timescale(...).
     """
-    timescale = store_timescale(time_base)
+    timescale = time_base.denominator
+    assert time_base == Fraction(1, store_timescale(time_base))
     times: list[int] = []
     with atomic_path(target) as temporary, temporary.open("wb") as file:
         output = _Output(file)
         try:
             options = {"movie_timescale": str(timescale), "video_track_timescale": str(timescale), "fflags": "+bitexact"}
             with av.open(output, "w", format="mp4", options=options) as container:
-                stream = _add_stream(container, size, Fraction(1, timescale), rate, crf)
+                stream = _add_stream(container, size, time_base, rate, crf)
                 for ticks, picture in pictures:
-                    picture.pts = round(ticks * time_base * timescale)
-                    picture.time_base = Fraction(1, timescale)
+                    picture.pts, picture.time_base = ticks, time_base
                     picture.pict_type = PictureType.NONE  # else the source's key frames would be forced upon ours
                     times.append(ticks)
                     container.mux(stream.encode(picture))

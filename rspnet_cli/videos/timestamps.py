@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-# An MP4 states the distance of two frames as 32 bits of its time scale; half of that is out of reach for any real video.
-MAX_GAP = 2**31
+# FFmpeg writes distances of two frames into an MP4 up to 2**31 - 2 ticks right, and larger ones as 1. No real video gets near that.
+MAX_GAP = 2**31 - 1
 MIN_TIMESCALE = 10_000
 MAX_TIMESCALE = 1_000_000
 
@@ -13,12 +13,11 @@ MAX_TIMESCALE = 1_000_000
 class Timeline:
     """Times of one video's frames, given one after the other together with the next one's.
 
-    nominal: ticks between frames where the source does not tell. gap: ticks from which on a jump forward is not believed.
+    nominal: ticks between frames where the source does not tell.
     """
 
-    def __init__(self, *, nominal: int, gap: int = MAX_GAP) -> None:
-        self.nominal = max(1, nominal)
-        self.gap = gap
+    def __init__(self, *, nominal: int) -> None:
+        self.nominal = min(max(1, nominal), MAX_GAP - 1)
         self.repaired = 0
         self._last: int | None = None
         self._shift = 0
@@ -50,7 +49,7 @@ class Timeline:
 
     def _believable(self, pts: int | None, following: int | None) -> bool:
         assert self._last is not None
-        if pts is None or not self._last < pts < self._last + self.gap:
+        if pts is None or not self._last < pts < self._last + MAX_GAP:
             return False
         # 0 1 2 900 4 5: the odd one is 900, not all that follow it.
         return following is None or following >= pts or following <= self._last

@@ -196,32 +196,64 @@ def test_an_mp4_cut_before_its_index_is_no_video(tmp_path: Path) -> None:
         open_video(truncated(whole, tmp_path / "cut.mp4"))
 
 
-def test_damage_in_the_middle_is_an_error_with_both_counts(tmp_path: Path) -> None:
-    path = encode(tmp_path / "a.avi", noise(20), "mjpeg")
+def overwritten(path: Path, number: int, *, start: float = 0.0, end: float = 1.0) -> Path:
+    """Zeros over a part of packet `number` of an avi."""
     with av.open(str(path)) as container:
-        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+        packet = [packet for packet in container.demux(video=0) if packet.size][number]
+        assert packet.pos is not None
+        first, last = (packet.pos + int(packet.size * share) for share in (start, end))
     content = bytearray(path.read_bytes())
-    position, size = places[12]
-    content[position : position + size + 8] = bytes(size + 8)
+    content[first:last] = bytes(last - first)
     path.write_bytes(content)
-    with pytest.raises(BrokenVideo, match="then an error") as found, open_video(path) as video:
+    return path
+
+
+@pytest.mark.parametrize(("number", "decoded"), [(0, 19), (12, 12)])
+def test_a_picture_that_does_not_decode_is_damage_with_both_counts(tmp_path: Path, number: int, decoded: int) -> None:
+    path = overwritten(encode(tmp_path / "a.avi", noise(20), "mjpeg"), number)
+    with pytest.raises(BrokenVideo, match="damaged") as found, open_video(path) as video:
         list(video.frames())
-    assert (found.value.decoded, found.value.declared) == (12, 20)
+    assert (found.value.decoded, found.value.declared) == (decoded, 20)
+
+
+def test_a_recording_that_starts_in_the_middle_is_whole(tmp_path: Path) -> None:
+    whole = encode(tmp_path / "whole.ts", noise(40), "h264-ts")
+    content = whole.read_bytes()
+    start = len(content) // 188 // 4 * 188
+    (tmp_path / "a.ts").write_bytes(content[: 188 * 3] + content[start:])  # the tables of the stream, then from its middle
+    times_s, numbers = decode_all(tmp_path / "a.ts")
+    assert numbers[-20:] == list(range(20, 40))
+    assert times_s == sorted(set(times_s))
 
 
 def test_pictures_flagged_corrupt_are_kept_and_counted(tmp_path: Path) -> None:
-    path = encode(tmp_path / "a.avi", noise(20), "mpeg4")
-    with av.open(str(path)) as container:
-        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    content = bytearray(path.read_bytes())
-    position, size = places[8]
-    start = position + 8 + size // 2  # behind the chunk's header and the start of the picture
-    content[start : start + size // 3] = bytes(size // 3)
-    path.write_bytes(content)
+    path = overwritten(encode(tmp_path / "a.avi", noise(20), "mpeg4"), 8, start=0.5, end=0.8)
     info = write_video(path, tmp_path / "store.mp4", short_side=48)
     assert info.frames == 20
     assert info.corrupt_frames >= 1
     assert not info.partial
+
+
+@pytest.mark.parametrize("codec", ["h264", "mpeg4", "mjpeg", "vp9", "h264-ts", "hevc"])
+def test_whatever_is_damaged_ends_in_a_store_or_in_a_reason(tmp_path: Path, codec: str) -> None:
+    content = make_video(tmp_path / f"a{CODECS[codec].suffix}", 12, codec).read_bytes()
+    outcomes = set()
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        damaged = bytearray(content)
+        for place in rng.integers(0, len(content), 1 + seed % 8).tolist():
+            damaged[place] = int(rng.integers(256))
+        path = tmp_path / f"b{CODECS[codec].suffix}"
+        path.write_bytes(damaged)
+        try:
+            info = write_video(path, tmp_path / "store.mp4", short_side=32, keep_partial=bool(seed % 2), max_pixels=10**6)
+        except BrokenVideo:
+            outcomes.add("reason")
+            continue
+        with open_store(tmp_path / "store.mp4") as stored:
+            assert stored.read(range(info.frames)).shape == (info.frames, info.height, info.width, 3)
+        outcomes.add("store")
+    assert outcomes == {"store", "reason"}
 
 
 def broken(kind: str, folder: Path) -> Path:

@@ -279,7 +279,7 @@ def test_half_a_picture_is_not_kept_even_if_it_is_the_only_one(tmp_path: Path) -
         first = next(container.demux(video=0))
         assert first.pos is not None
         cut = tmp_path / "cut.avi"
-        cut.write_bytes(whole.read_bytes()[: first.pos + 8 + first.size // 2])
+        cut.write_bytes(whole.read_bytes()[: first.pos + first.size // 2])
     with pytest.raises(BrokenVideo, match="has no undamaged picture"):
         store(cut, keep_partial=True)
 
@@ -397,3 +397,20 @@ def test_times_increase_in_every_store(stored: dict[Codec, Path]) -> None:
     for path in stored.values():
         with open_store(path) as video:
             assert all(a < b for a, b in pairwise(video.times_s))
+
+
+@pytest.mark.parametrize("codec", STORES)
+@pytest.mark.parametrize("base", [Fraction(1, 1_000_000_000), Fraction(1_000_000, 7), Fraction(1, 3_000_001)])
+def test_clocks_that_an_mp4_cannot_state_still_give_the_times_that_are_told(tmp_path: Path, base: Fraction, codec: Codec) -> None:
+    times_s = [index * base * (40_000_037 if base < 1 else 1) for index in range(6)]
+    path = make_video(tmp_path / "a.nut", 6, CODECS["mjpeg"], times_s=times_s, time_base=base)
+    target, info = store(path, codec)
+    with open_store(target) as stored:
+        assert read_numbers(stored.read(range(6))) == list(range(6))
+        assert stored.fps == info.fps > 0
+        assert (np.diff(stored.times_s) > 0).all()
+        if base < 1:
+            assert info.repaired_timestamps == 0
+            assert stored.times_s == pytest.approx([float(time_s) for time_s in times_s], abs=1.1e-6)
+        else:
+            assert info.repaired_timestamps == 5  # frames days apart: nobody can mean that

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from rspnet_cli.videos.timestamps import MAX_GAP, Timeline, average_rate, store_timescale
 
 
-def repaired(pts: list[int | None], nominal: int = 10, gap: int = MAX_GAP) -> tuple[list[int], int]:
-    timeline = Timeline(nominal=nominal, gap=gap)
+def repaired(pts: list[int | None], nominal: int = 10) -> tuple[list[int], int]:
+    timeline = Timeline(nominal=nominal)
     times = [timeline.next(own, following) for own, following in zip(pts, [*pts[1:], None], strict=True)]
     return times, timeline.repaired
 
@@ -66,6 +66,7 @@ def test_the_store_keeps_every_tick_of_up_to_a_million_per_second(numerator: int
     assert 10_000 <= scale <= 1_000_000
     if base.denominator <= 1_000_000:
         assert (base * scale).denominator == 1
+    assert store_timescale(Fraction(1, scale)) == scale
 
 
 def test_average_rate_is_exact_for_a_constant_rate() -> None:
