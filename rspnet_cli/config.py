@@ -21,7 +21,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which videos train the encoder."""
 
-    split: str = "1"
+    split: str = Field("1", coerce_numbers_to_str=True)
     """Train on the train videos of this split; "all": every video. Sets without split columns always use every video."""
 
 
@@ -65,7 +65,8 @@ class AugmentConfig(Section):
     """Augmentation, drawn once per clip and the same for all its frames."""
 
     order: Literal["reference", "aug_plus"] = "reference"
-    """reference: crop, grayscale, jitter, flip, as released. aug_plus: crop, jitter (p 0.8), grayscale, blur, flip (MoCo v2 style)."""
+    """reference: crop, grayscale, jitter, flip, as released. aug_plus (MoCo v2 style): crop, jitter, grayscale, blur, flip, with
+    jitter [0.4, 0.4, 0.4, 0.1], jitter_p 0.8 and blur_p 0.5 unless they are set."""
     crop_area: tuple[float, float] = (0.4, 1.0)
     """Share of the frame's area that the random crop keeps: smallest, largest."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -80,6 +81,13 @@ class AugmentConfig(Section):
     """Probability of a horizontal flip."""
     blur_p: Unit = 0.0
     """Probability of the 3x3 Gaussian blur (sigma 1.5); only with order aug_plus."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_order(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("order") == "aug_plus":
+            return {"jitter": (0.4, 0.4, 0.4, 0.1), "jitter_p": 0.8, "blur_p": 0.5} | values
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> AugmentConfig:
@@ -135,7 +143,7 @@ class OptimConfig(Section):
     lr: float = Field(0.1, gt=0, le=100)
     """Learning rate for the global batch (see lr_scale)."""
     lr_scale: Literal["none", "linear"] = "none"
-    """linear: lr is that of the recipe's batch size and is scaled to the actual one."""
+    """linear: the recipe's lr is that of its batch size and is scaled to the actual one; a typed lr is not, unless this is typed too."""
     batch_size: int = Field(64, ge=1, le=1_000_000)
     """Global batch: videos per step, all processes together."""
     epochs: int = Field(200, ge=1, le=1_000_000)

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -59,7 +59,9 @@ def pretrain_settings(
     config = validated(PretrainConfig, merged)
     _refuse_without_effect(config, typed)
     if config.optim.lr_scale == "linear" and recipe_batch:
-        lr = config.optim.lr * config.optim.batch_size / recipe_batch
+        # A typed rate is meant as typed, unless the scaling was typed as well.
+        scaled = "optim.lr" not in typed or "optim.lr_scale" in typed
+        lr = config.optim.lr * config.optim.batch_size / recipe_batch if scaled else config.optim.lr
         # The resolved config holds the rate that is used, and no longer the wish to scale it.
         config = config.model_copy(update={"optim": config.optim.model_copy(update={"lr": lr, "lr_scale": "none"})})
     return config
@@ -129,7 +131,16 @@ def _parse_set(text: str, example: str = "optim.lr=0.05") -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise InputError(f"--set {text}: write it as key=value, for example --set {example}.")
-    return key.strip(), parse_value(value.strip())
+    value = value.strip()
+    if value.lower() == "none" and not _takes_none(key.strip()):
+        return key.strip(), value.lower()  # the word, as in optim.lr_scale=none
+    return key.strip(), parse_value(value)
+
+
+def _takes_none(key: str) -> bool:
+    section, name = _known(key)
+    field = _section_class(PretrainConfig.model_fields[section].annotation).model_fields[name]
+    return type(None) in get_args(field.annotation)
 
 
 def parse_value(text: str) -> Any:
@@ -137,9 +148,10 @@ def parse_value(text: str) -> Any:
     if text.lower() in ("none", "null"):
         return None
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        values = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
+    return values["value"] if len(values) == 1 else text  # more than one: the text had lines of its own
 
 
 def _read_config(path: Path) -> dict[str, dict[str, Any]]:
@@ -152,7 +164,7 @@ def _read_config(path: Path) -> dict[str, dict[str, Any]]:
         raise InputError(f"The settings file {path} cannot be read ({reason}): name a TOML file with sections such as [optim].") from error
     try:
         return _sections(tomllib.loads(text), str(path))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML ({error}): correct it.") from error
 
 
@@ -173,6 +185,8 @@ def _refuse_without_effect(config: PretrainConfig, typed: Mapping[str, Any]) -> 
         "optim.sgd_momentum": (config.optim.name != "sgd", "optim.name is not sgd"),
         "moco.queue_size": (config.objective.avid_weight == 0, "objective.avid_weight is 0"),
         "moco.mask_same_video": (config.objective.avid_weight == 0, "objective.avid_weight is 0"),
+        "augment.jitter": (config.augment.jitter_p == 0, "augment.jitter_p is 0"),
+        "augment.jitter_p": (max(config.augment.jitter) == 0, "augment.jitter is 0 throughout"),
         "objective.margin": (config.objective.rsp_weight == 0, "objective.rsp_weight is 0"),
     }
     for key, (idle, why) in without_effect.items():

@@ -1,0 +1,256 @@
+"""Settings: where each comes from, who wins, and what is said about a wrong one."""
+
+import itertools
+import re
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rspnet_cli.config import PretrainConfig
+from rspnet_cli.errors import InputError
+from rspnet_cli.settings import parse_value, pretrain_settings, read_recipe, recipe_names, setting_names, validated
+from tests.sentences import refused
+
+
+def refusal(*words: str, **how: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        pretrain_settings(**how)
+    return refused(caught.value, *words)
+
+
+def toml(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "settings.toml"
+    path.write_text(text)
+    return path
+
+
+def test_later_sources_win_in_every_combination(tmp_path: Path) -> None:
+    file = toml(tmp_path, "[optim]\nepochs = 11\n")
+    sources: dict[str, dict[str, Any]] = {
+        "config_file": {"config_file": file},
+        "sets": {"sets": ["optim.epochs=12"]},
+        "flags": {"flags": {"optim.epochs": 13}},
+    }
+    values = {"config_file": 11, "sets": 12, "flags": 13}
+    for size in range(4):
+        for chosen in itertools.combinations(sources, size):
+            arguments = {key: value for name in chosen for key, value in sources[name].items()}
+            expected = values[chosen[-1]] if chosen else 80  # the recipe's
+            assert pretrain_settings(recipe="small-cpu", **arguments).optim.epochs == expected
+
+
+def test_a_setting_no_source_names_has_its_default_and_an_untyped_flag_none() -> None:
+    config = pretrain_settings(recipe="small-cpu", flags={"optim.epochs": None, "run.seed": None})
+    assert config.moco.temperature == PretrainConfig().moco.temperature == 0.07
+    assert config.optim.epochs == 80
+    assert config.run.seed == 0
+
+
+def test_the_last_of_two_equal_sets_wins() -> None:
+    assert pretrain_settings(sets=["run.seed=1", "run.seed=2"]).run.seed == 2
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_valid_and_says_nothing_twice(name: str) -> None:
+    config = pretrain_settings(recipe=name)
+    text = (resources.files("rspnet_cli") / "recipes" / f"{name}.toml").read_text()
+    for section, content in tomllib.loads(text).items():
+        for key, value in content.items():
+            if key != "lr_scale":
+                stored = getattr(getattr(config, section), key)
+                assert (list(stored) if isinstance(stored, tuple) else stored) == value
+
+
+# method.md: batch and learning rate of the published runs, after scaling.
+PUBLISHED = {"c3d": (128, 0.2, 112), "r3d18": (256, 0.4, 112), "r2plus1d": (192, 0.15, 112), "s3dg": (256, 0.2, 224)}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_recipes_have_the_published_settings(name: str) -> None:
+    config = pretrain_settings(recipe=name)
+    batch_size, lr, size = PUBLISHED[name]
+    assert (config.model.backbone, config.optim.batch_size, config.optim.lr, config.clip.size) == (name, batch_size, lr, size)
+    assert (config.optim.name, config.optim.sgd_momentum, config.optim.weight_decay, config.optim.epochs) == ("sgd", 0.9, 1e-4, 200)
+    assert (config.optim.schedule, config.optim.warmup_epochs) == ("cosine", 0)
+    assert (config.moco.momentum, config.moco.temperature, config.moco.bn_splits, config.moco.mask_same_video) == (0.999, 0.07, 1, False)
+    assert 16384 - batch_size < config.moco.queue_size - config.moco.queue_size % batch_size <= 16384
+    assert (config.objective.margin, config.objective.avid_weight, config.objective.rsp_weight) == (2.0, 1.0, 1.0)
+    assert (config.clip.frames, config.clip.speeds, config.model.embedding_dim, config.model.head) == (16, (2,), 128, "linear")
+    augment = config.augment
+    assert (augment.order, augment.crop_area, augment.crop_ratio) == ("reference", (0.4, 1.0), (3 / 4, 4 / 3))
+    assert (augment.jitter, augment.jitter_p, augment.grayscale, augment.flip) == ((0.4, 0.4, 0.4, 0.4), 1.0, 0.2, 0.5)
+
+
+def test_aug_plus_brings_its_own_settings_unless_they_are_typed() -> None:
+    augment = pretrain_settings(sets=["augment.order=aug_plus"]).augment
+    assert (augment.jitter, augment.jitter_p, augment.grayscale, augment.blur_p, augment.flip) == ((0.4, 0.4, 0.4, 0.1), 0.8, 0.2, 0.5, 0.5)
+    augment = pretrain_settings(sets=["augment.order=aug_plus", "augment.blur_p=0.25", "augment.jitter=[0.1, 0.1, 0.1, 0.0]"]).augment
+    assert (augment.jitter, augment.jitter_p, augment.blur_p) == ((0.1, 0.1, 0.1, 0.0), 0.8, 0.25)
+
+
+def test_linear_scaling_follows_the_batch_and_the_result_no_longer_asks_for_it() -> None:
+    config = pretrain_settings(recipe="r3d18", flags={"optim.batch_size": 64})
+    assert config.optim.lr == pytest.approx(0.1, rel=1e-12)
+    assert config.optim.lr_scale == "none"
+    assert pretrain_settings(recipe="r3d18", sets=["optim.lr_scale=none"], flags={"optim.batch_size": 64}).optim.lr == 0.4
+    assert pretrain_settings(recipe="small-cpu", flags={"optim.batch_size": 64}).optim.lr == 0.002
+
+
+def test_a_typed_learning_rate_is_used_as_typed_unless_scaling_is_typed_too(tmp_path: Path) -> None:
+    assert pretrain_settings(recipe="r3d18", flags={"optim.batch_size": 32, "optim.lr": 0.3}).optim.lr == 0.3
+    assert pretrain_settings(recipe="r3d18", sets=["optim.lr=0.3", "optim.batch_size=32"]).optim.lr == 0.3
+    assert pretrain_settings(recipe="r3d18", config_file=toml(tmp_path, "[optim]\nlr = 0.3\nbatch_size = 32\n")).optim.lr == 0.3
+    scaled = pretrain_settings(recipe="r3d18", sets=["optim.lr=0.4", "optim.lr_scale=linear", "optim.batch_size=64"])
+    assert scaled.optim.lr == pytest.approx(0.1, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("typed", "nearest"),
+    [
+        ("optim.lrr=1", "optim.lr"),
+        ("optm.lr=1", "optim.lr"),
+        ("clip.frame=8", "clip.frames"),
+        ("queue_size=8", "moco.queue_size"),
+        ("moco.temprature=1", "moco.temperature"),
+        ("run.sed=1", "run.seed"),
+        ("augment.batch_size=4", "optim.batch_size"),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_the_nearest_name(typed: str, nearest: str, tmp_path: Path) -> None:
+    refusal(f"'{typed.partition('=')[0]}'", f"did you mean '{nearest}'?", sets=[typed])
+    section, _, key = typed.partition("=")[0].rpartition(".")
+    if section:
+        refusal(f"did you mean '{nearest}'?", config_file=toml(tmp_path, f"[{section}]\n{key} = 1\n"))
+
+
+def test_nonsense_has_no_nearest_name() -> None:
+    assert "did you mean" not in refusal("'zzzzzz'", sets=["zzzzzz=1"])
+
+
+@pytest.mark.parametrize("typed", ["optim.lr", "=3", "", "optim=", "."])
+def test_a_set_that_is_no_setting_is_refused(typed: str) -> None:
+    refusal(sets=[typed])
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *("optim.lr=0", "optim.lr=-1", "optim.lr=nan", "optim.lr=inf", "optim.lr=fast", "optim.lr=", "optim.lr=none", "optim.lr=[1]"),
+        *("optim.epochs=0", "optim.epochs=1.5", "optim.batch_size=0", "optim.name=lion", "optim.schedule=step", "optim.weight_decay=-1"),
+        *("clip.frames=0", "clip.size=7", "clip.speeds=[]", "clip.speeds=[1]", "clip.speeds=[0, 2]", "clip.speeds=2", "clip.speeds=[2.5]"),
+        *("clip.speeds=[-2, 4]", "clip.speeds=[65]", "clip.frame_rate=0", "model.width=0", "model.head=big", "model.embedding_dim=1"),
+        *("augment.crop_area=[0.5, 0.4]", "augment.crop_area=[0, 1]", "augment.crop_area=[0.5, 1.1]", "augment.crop_area=[0.5]"),
+        *("augment.crop_ratio=[0, 1]", "augment.crop_ratio=[2, 1]", "augment.jitter=[2, 0, 0, 0]", "augment.jitter=[0, 0, 0, 0.6]"),
+        *("augment.jitter=[0, 0, 0]", "augment.jitter=[-0.1, 0, 0, 0]", "augment.flip=1.1", "augment.order=random", "augment.blur_p=0.5"),
+        *("moco.queue_size=0", "moco.momentum=1", "moco.momentum=-0.1", "moco.temperature=0", "moco.bn_splits=0", "moco.mask_same_video=3"),
+        *("objective.margin=0", "objective.avid_weight=-1", "run.seed=-1", "run.seed=2147483648", "run.workers=-1", "run.precision=fp16"),
+        *("run.log_interval=0", "run.keep_every=-1", "run.compile=maybe", "data.split=true"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(typed: str) -> None:
+    refusal(typed.partition("=")[0], sets=[typed])
+
+
+def test_a_split_may_be_typed_as_a_number() -> None:
+    assert pretrain_settings(sets=["data.split=2"]).data.split == "2"
+
+
+def test_nothing_to_learn_is_refused() -> None:
+    refusal("objective.avid_weight", "objective.rsp_weight", sets=["objective.avid_weight=0", "objective.rsp_weight=0"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "cause"),
+    [
+        (["optim.name=adamw", "optim.sgd_momentum=0.8"], "optim.sgd_momentum"),
+        (["objective.avid_weight=0", "moco.queue_size=64"], "moco.queue_size"),
+        (["objective.avid_weight=0", "moco.mask_same_video=true"], "moco.mask_same_video"),
+        (["objective.rsp_weight=0", "objective.margin=1"], "objective.margin"),
+        (["augment.order=reference", "augment.blur_p=0.5"], "augment.blur_p"),
+        (["augment.jitter_p=0", "augment.jitter=[0.1, 0.1, 0.1, 0.1]"], "augment.jitter"),
+        (["augment.jitter=[0, 0, 0, 0]", "augment.jitter_p=0.5"], "augment.jitter_p"),
+    ],
+)
+def test_a_typed_setting_without_effect_is_refused(typed: list[str], cause: str, tmp_path: Path) -> None:
+    refusal(cause, "no effect", sets=typed)
+    lines = []
+    for text in typed:
+        key, _, value = text.partition("=")
+        lines.append(f'{key} = "{value}"' if re.fullmatch("[a-z_]+", value) and value != "true" else f"{key} = {value}")
+    refusal(cause, "no effect", config_file=toml(tmp_path, "\n".join(lines)))
+
+
+def test_a_recipes_idle_setting_is_no_mistake_of_the_users() -> None:
+    assert pretrain_settings(recipe="small-cpu", sets=["objective.avid_weight=0"]).moco.queue_size == 1024
+
+
+def test_a_settings_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    refusal("settings.toml", "TOML", config_file=toml(tmp_path, "[optim\nlr = 1"))
+    refusal("settings.toml", "'lr'", "section", config_file=toml(tmp_path, "lr = 1\n"))
+    refusal("missing.toml", "cannot be read", config_file=tmp_path / "missing.toml")
+    refusal(str(tmp_path), "cannot be read", config_file=tmp_path)
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    refusal("binary.toml", "UTF-8", config_file=tmp_path / "binary.toml")
+    with (tmp_path / "huge.toml").open("wb") as file:
+        file.truncate(2**30)
+    refusal("huge.toml", "too large", config_file=tmp_path / "huge.toml")
+    refusal(config_file=toml(tmp_path, "a = " + "[" * 20_000 + "]" * 20_000))
+    refusal("optim.lr", config_file=toml(tmp_path, "[optim.lr]\nvalue = 1\n"))
+    refusal("clip.speeds", config_file=toml(tmp_path, "[[clip.speeds]]\na = 1\n"))
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    refusal("'r3d-18'", "did you mean 'r3d18'?", "small-cpu", recipe="r3d-18")
+    refusal("../config", recipe="../config")
+    assert "did you mean" not in refusal(recipe="")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("0.5", 0.5),
+        ("1e-3", 1e-3),
+        ("true", True),
+        ("[1, 2]", [1, 2]),
+        ("sgd", "sgd"),
+        ('"2"', "2"),
+        ("none", None),
+        ("None", None),
+        ("[0.4,0.4,0.4,0.1]", [0.4, 0.4, 0.4, 0.1]),
+        ("a b", "a b"),
+        ("1\nx = 2", "1\nx = 2"),
+    ],
+)
+def test_a_typed_value_is_read_as_toml_or_as_a_word(text: str, value: object) -> None:
+    read = parse_value(text)
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_every_setting_has_a_name_and_a_meaning() -> None:
+    names = setting_names()
+    assert len(names) == len(set(names)) > 30
+    for section, field in PretrainConfig.model_fields.items():
+        assert field.annotation is not None
+        for key, inner in field.annotation.model_fields.items():
+            assert f"{section}.{key}" in names
+            assert inner.description, f"{section}.{key} has no docstring"
+
+
+def test_the_identity_of_a_run_is_everything_but_the_workers() -> None:
+    config = pretrain_settings(flags={"run.workers": 3})
+    assert config.identity() == pretrain_settings(flags={"run.workers": 0}).identity()
+    flat = {f"{section}.{key}" for section, values in config.identity().items() for key in values}
+    assert flat == set(setting_names()) - {"run.workers"}
+
+
+def test_settings_cannot_be_changed_behind_the_manifests_back() -> None:
+    config = pretrain_settings()
+    with pytest.raises(ValueError):
+        config.run.seed = 3  # type: ignore[misc]
+    assert read_recipe("small-cpu") == read_recipe("small-cpu")
+    assert validated(PretrainConfig, config.model_dump()) == config
