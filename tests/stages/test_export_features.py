@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from rspnet_cli import load_encoder
 from rspnet_cli.config import ExportConfig, PretrainConfig
-from rspnet_cli.errors import InputError, RspnetError
+from rspnet_cli.errors import DiskFullError, InputError, RspnetError
 from rspnet_cli.evaluation import features
 from rspnet_cli.evaluation.features_file import read_features
 from rspnet_cli.files import sha256_of
@@ -361,3 +361,17 @@ def test_bfloat16_features_are_close_to_float32(run: Run, tmp_path: Path) -> Non
     rounded = read_features(export(run, tmp_path / "bf16", precision="bf16").folder).features
     assert not np.array_equal(exact, rounded)
     assert np.linalg.norm(exact - rounded) / np.linalg.norm(exact) < 0.03
+
+
+def test_a_full_disk_is_said_and_the_export_continues_once_there_is_room(
+    run: Run, tmp_path: Path, small_disk: Callable[[int], Path]
+) -> None:
+    disk = small_disk(96)
+    filler = disk / "filler"
+    filler.write_bytes(bytes(80 * 1024))  # 16 KiB left, of whole pages: room for the lock, the state and a shard or two
+    with pytest.raises(DiskFullError, match=r"The disk is full: .* needs .* Make room and type the same command again"):
+        export(run, disk / "out")
+    assert not (disk / "out" / "manifest.json").exists()
+    assert list((disk / "out" / "unfinished" / "shards").glob("*.safetensors"))
+    filler.unlink()
+    assert export(run, disk / "out").artifacts == export(run, tmp_path / "whole").artifacts
