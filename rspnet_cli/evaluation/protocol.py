@@ -56,7 +56,8 @@ def split_rows(table: FeatureTable, split: int, report: Reporter) -> tuple[np.nd
     torn = np.intersect1d(table.group[train], table.group[test])
     if len(torn):
         report.warn(
-            f"{len(torn)} groups have videos in train and in test of split {split}: cut from one recording, they make test easier than it looks."
+            f"{len(torn)} groups have videos in train and in test of split {split}: cut from one recording, "
+            "they make test easier than it looks."
         )
     return train, test
 

@@ -81,7 +81,7 @@ def choose_topk(typed: tuple[int, ...] | None, smallest_gallery: int, report: Re
             raise InputError("--topk takes whole numbers from 1 up, such as --topk 1 5 10.")
         if max(typed) > smallest_gallery:
             raise InputError(
-                f"--topk {max(typed)} is more than the {smallest_gallery} gallery videos that every query can be compared with: use at most that."
+                f"--topk {max(typed)} is more than the {smallest_gallery} videos of the smallest gallery of a query: use at most that."
             )
         return sorted(set(typed))
     fitting = [k for k in DEFAULT_TOPK if k <= smallest_gallery]
