@@ -88,14 +88,14 @@ class Reporter:
 
     def _track_lines(self, items: Iterable[Item], total: int | None, unit: str, name: str, start: int) -> Iterator[Item]:
         began = last = time.perf_counter()
-        count = 0
+        count = told = 0
         for count, item in enumerate(items, start=1):
             yield item
             now = time.perf_counter()
             if now - last >= LINE_INTERVAL_S:
-                last = now
+                last, told = now, count
                 self._line(name, start + count, total, unit, count / (now - began))
-        if count:
+        if count > told:
             self._line(name, start + count, total, unit, count / max(time.perf_counter() - began, 1e-9))
 
     def _line(self, name: str, done: int, total: int | None, unit: str, rate: float) -> None:
