@@ -117,7 +117,8 @@ def _value_noise(u: Samples, v: Samples, rng: np.random.Generator, octaves: int 
 
 def _cell_value(column: Samples, row: Samples, rng: np.random.Generator) -> Samples:
     """One random number in [0, 1] for each cell of a grid, the same wherever the cell shows."""
-    return rng.random((64, 64), dtype=np.float32)[row.astype(np.int32) & 63, column.astype(np.int32) & 63]
+    values: Samples = rng.random((64, 64), dtype=np.float32)[row.astype(np.int32) & 63, column.astype(np.int32) & 63]
+    return values
 
 
 def _mix(surface: Surface, along: Array, up: Array, rng: np.random.Generator) -> Samples:
