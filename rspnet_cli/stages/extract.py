@@ -20,7 +20,7 @@ from rspnet_cli.manifest import UNFINISHED, Manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.stage import Stage, begin_stage
 from rspnet_cli.tables import FAILURES, VIDEOS, csv_bytes, plain_text, read_rows
-from rspnet_cli.videos.extraction import Extracted, ExtractionTask, Failed, Outcome, extract_video
+from rspnet_cli.videos.extraction import Extracted, ExtractionTask, Failed, Outcome
 from rspnet_cli.videos.extraction_tables import extracted_from_row, failure_rows, video_rows
 from rspnet_cli.videos.journal import Journal, is_stored, link_or_copy, stored_name
 from rspnet_cli.videos.listing import VideoSource, VideoTable, counted
@@ -99,6 +99,8 @@ def extract(
 
 def _run(stage: Stage, request: Request, *, before: Manifest | None = None) -> Manifest:
     """Extract what is not done yet and finish. before: the finished result whose failed videos are tried again."""
+    from rspnet_cli.videos.extract_video import extract_video  # loads the decoder
+
     table, report = request.table, request.report
     frames = stage.work / _FRAMES
     frames.mkdir(exist_ok=True)
