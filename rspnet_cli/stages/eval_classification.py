@@ -60,7 +60,8 @@ def eval_classification(
     table = read_features(export.folder)
     if (table.label < 0).all():
         raise InputError(
-            f"The videos of {export.path} have no labels, so there is nothing to classify: `rspnet eval-retrieval` still gives the neighbours."
+            f"The videos of {export.path} have no labels, so there is nothing to classify: "
+            "`rspnet eval-retrieval` still gives the neighbours."
         )
     protocol, split = choose_protocol(
         table, protocol=config.protocol, split=config.split, split_typed="split" in config.model_fields_set, without_splits="folds"
