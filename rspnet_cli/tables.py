@@ -156,7 +156,7 @@ PREDICTIONS = Table(
         Column("linear_rank", "int", "place of the true class in the linear probe's order, 1 for right; empty if train has no such class"),
         Column("knn_label", "int", "class that its nearest train videos give it"),
         Column("knn_label_name", "text", "name of that class"),
-        Column("knn_rank", "int", "place of the true class in their order, 1 for right; empty if none of them is of it"),
+        Column("knn_rank", "int", "place of the true class in their order, 1 for right; empty if none of the 200 nearest is of it"),
     ),
 )
 PER_CLASS = Table(

@@ -60,25 +60,27 @@ def eval_classification(
 
 def _show(manifest: Manifest, baseline: Manifest | None) -> None:
     """Every probe's figures with their intervals and chance levels, and the untrained encoder's beside them."""
-    from rspnet_cli.cli.tables import interval_text, share_text, show_table
+    from rspnet_cli.cli.tables import share_text, show_table
 
     results = manifest.results
     where = f"split {manifest.config['split']}" if results["protocol"] == "split" else "5-fold cross-validation, groups kept together"
     title = f"Classification: {results['queries']:,} test videos, {results['classes']:,} classes ({where})"
-    header, rows = ["probe", "figure", "share", "95 % interval", "chance"], []
+    header, rows = ["", "share (95 % interval)", "chance"], []
     if baseline is not None:
-        header += ["untrained", "95 % interval"]
+        header.append("untrained (95 % interval)")
     for probe in ("linear", "knn"):
         ours, theirs = results[probe], baseline.results[probe] if baseline is not None else None
-        for key, name in (("top1", "top-1"), ("top5", "top-5"), ("mean_class", "mean per class")) if ours else ():
-            row = [probe, name, share_text(ours[key]), interval_text(ours["interval"][key])]
-            row.append(share_text(results["chance"]["top1" if key == "mean_class" else key]))
+        for key, name in (("top1", "top-1"), ("top5", "top-5"), ("mean_class", "per class")) if ours else ():
+            chance = results["chance"]["top1" if key == "mean_class" else key]
+            row = [f"{probe} {name}", share_text(ours[key], ours["interval"][key]), share_text(chance)]
             if baseline is not None:
-                row += [share_text(theirs[key]), interval_text(theirs["interval"][key])] if theirs else ["-", "-"]
+                row.append(share_text(theirs[key], theirs["interval"][key]) if theirs else "-")
             rows.append(row)
     notes = [
         f"{results['queries_seen']:,} of the test videos were seen in pretraining. "
         f"Always guessing the largest class gives {share_text(results['chance']['majority'])}.",
         f"Predictions, per-class figures and confusion matrices: {manifest.folder}",
     ]
+    if results["classes"] <= 5:
+        notes.insert(0, "With five classes or fewer, top-5 says nothing.")
     show_table(title, header, rows, notes)

@@ -64,7 +64,7 @@ def eval_retrieval(
 
 def _show(manifest: Manifest, baseline: Manifest | None) -> None:
     """Recall at every k with its interval and chance level, and the untrained encoder's beside it."""
-    from rspnet_cli.cli.tables import interval_text, share_text, show_table
+    from rspnet_cli.cli.tables import share_text, show_table
 
     results = manifest.results
     where = f"split {manifest.config['split']}" if results["protocol"] == "split" else "leave-one-out, own group left out"
@@ -73,13 +73,13 @@ def _show(manifest: Manifest, baseline: Manifest | None) -> None:
     if results["recall"] is None:
         show_table(title, [], [], [*notes, "No labels, so no recall."])
         return
-    header, rows = ["k", "recall@k", "95 % interval", "chance"], []
+    header, rows = ["k", "recall@k (95 % interval)", "chance"], []
     theirs = baseline.results if baseline is not None and baseline.results["recall"] else None
     if theirs:
-        header += ["untrained", "95 % interval"]
+        header.append("untrained (95 % interval)")
     for k, recall in results["recall"].items():
-        row = [k, share_text(recall), interval_text(results["interval"][k]), share_text(results["chance"][k])]
+        row = [k, share_text(recall, results["interval"][k]), share_text(results["chance"][k])]
         if theirs:
-            row += [share_text(theirs["recall"].get(k)), interval_text(theirs["interval"].get(k))]
+            row.append(share_text(theirs["recall"].get(k), theirs["interval"].get(k)))
         rows.append(row)
     show_table(title, header, rows, notes)

@@ -74,13 +74,13 @@ def _show_differences(differences: list[Difference]) -> None:
         typer.echo("No differences in settings, figures, artifacts, versions or inputs.")
         return
     rows = [[item.stage, item.key, text(item.left), text(item.right)] for item in differences]
-    show_table(f"{len(differences)} differences", ["stage", "what", "this", "other"], rows, [])
+    show_table(f"{len(differences)} differences", ["stage", "what", "this", "other"], rows, [], figures=False)
 
 
 def _show_lineage(node: Node) -> None:
-    from rich.console import Console
+    from rspnet_cli.cli.tables import stdout_console
 
-    Console(highlight=False).print(_tree(node, set()), soft_wrap=True)
+    stdout_console().print(_tree(node, set()))
 
 
 def _tree(node: Node, shown: set[Path]) -> Tree:

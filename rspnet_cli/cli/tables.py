@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
 from rspnet_cli.distributed import is_main
 
+if TYPE_CHECKING:
+    from rich.console import Console
 
-def share_text(share: float | None) -> str:
-    """A share from 0 to 1 with three digits; a dash for none."""
-    return "-" if share is None else f"{share:.3f}"
-
-
-def interval_text(interval: Sequence[float] | None) -> str:
-    """low - high, as shares; a dash for none."""
-    return "-" if interval is None else f"{interval[0]:.3f} - {interval[1]:.3f}"
+_WIDTH_ELSEWHERE = 500
 
 
-def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> None:
-    """A title, a table (none without a header), and notes below; the first column to the left, figures to the right."""
+def share_text(share: float | None, interval: Sequence[float] | None = None) -> str:
+    """A share from 0 to 1 with three digits, and its interval; a dash for none."""
+    if share is None:
+        return "-"
+    return f"{share:.3f}" + (f" ({interval[0]:.3f} - {interval[1]:.3f})" if interval else "")
+
+
+def stdout_console() -> Console:
+    """rich on stdout. Off a terminal it would assume 80 columns and cut what does not fit."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDTH_ELSEWHERE)
+
+
+def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], *, figures: bool = True) -> None:
+    """A title, a table (none without a header), and notes below. figures: every column but the first is to the right."""
     if not is_main():
         return
     typer.echo(title)
     if header:
         from rich.box import SIMPLE_HEAD
-        from rich.console import Console
         from rich.markup import escape
         from rich.table import Table
 
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for position, name in enumerate(header):
-            table.add_column(escape(name), justify="left" if position == 0 else "right", no_wrap=True)
+            table.add_column(escape(name), justify="right" if figures and position > 0 else "left", overflow="fold")
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
-        # Off a terminal rich assumes 80 columns and would cut what does not fit.
-        console = Console(highlight=False)
-        console.print(table, width=None if console.is_terminal else 200)
+        stdout_console().print(table)
     for note in notes:
         typer.echo(note)

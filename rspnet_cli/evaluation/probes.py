@@ -103,7 +103,8 @@ def _logistic(
 def knn_probe(features: np.ndarray, classes: np.ndarray, groups: np.ndarray, queries: np.ndarray, *, num_classes: int, seed: int) -> Fitted:
     """Each of the k nearest train videos by cosine votes for its class with weight exp(cosine / 0.07).
 
-    Arguments as of linear_probe. A class without a vote has score -inf: it was not guessed, whatever its number.
+    Arguments as of linear_probe. Classes without a vote come after, in the order of their nearest video as far as the largest k of KNN_K
+    looks (score minus its rank); a class that has none there has score -inf: it was not guessed.
     """
     part = validation_part(classes, groups, seed=seed)
     tried: dict[float, float] = {}
@@ -118,16 +119,19 @@ def knn_probe(features: np.ndarray, classes: np.ndarray, groups: np.ndarray, que
 
 def _votes(features: np.ndarray, classes: np.ndarray, queries: np.ndarray, ks: Sequence[int], num_classes: int) -> list[np.ndarray]:
     """(Q, num_classes) sums of weights for each k, ascending."""
-    found = nearest(queries, features, k=max(ks))
+    furthest = min(max(KNN_K), len(features))
+    found = nearest(queries, features, k=furthest)
     # Divided by the largest weight there can be: only their order counts.
     weight = np.exp((found.similarity - 1) / KNN_TEMPERATURE)
-    votes = np.full((len(queries), num_classes), -np.inf)
-    rows, results = np.arange(len(queries)), []
+    rows, labels = np.arange(len(queries)), classes[found.index]  # (Q, furthest)
+    order = np.full((len(queries), num_classes), -np.inf)
+    for rank in reversed(range(furthest)):
+        order[rows, labels[:, rank]] = -1.0 - rank
+    votes, results = np.zeros((len(queries), num_classes)), []
     for rank in range(max(ks)):
-        voted = classes[found.index[:, rank]]
-        votes[rows, voted] = np.maximum(votes[rows, voted], 0) + weight[:, rank]
+        votes[rows, labels[:, rank]] += weight[:, rank]
         if rank + 1 in ks:
-            results.append(votes.copy())
+            results.append(np.where(votes > 0, votes, order))
     return results
 
 
