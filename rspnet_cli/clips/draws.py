@@ -75,14 +75,13 @@ class ClipDraw:
 
 def draw_clip(height: int, width: int, config: AugmentConfig, rng: np.random.Generator) -> ClipDraw:
     """Draw a clip's augmentation for frames of height x width pixels."""
-    box = _crop_box(height, width, config.crop_area, config.crop_ratio, rng)
-    # Always the same number of draws, so that one setting changes nothing but its own effect.
+    # Always the same number of draws and the box, whose number of tries varies, last: one setting changes nothing but its own effect.
     chances = rng.random(4)
     factors = rng.uniform(-1.0, 1.0, 4) * np.array(config.jitter)
     order = rng.permutation(4)
     ops = tuple(int(op) for op in order if config.jitter[op] > 0) if chances[0] < config.jitter_p else ()
     return ClipDraw(
-        box=box,
+        box=_crop_box(height, width, config.crop_area, config.crop_ratio, rng),
         grayscale=bool(chances[1] < config.grayscale),
         ops=ops,
         factors=(1 + float(factors[0]), 1 + float(factors[1]), 1 + float(factors[2]), float(factors[3])),

@@ -1,0 +1,119 @@
+"""Clip arithmetic against the formulas of the paper's released code, for all lengths."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rspnet_cli.clips.sampling import frames_at_rate, random_clip, uniform_clips
+
+VIDEO_FRAMES = st.integers(1, 900)
+FRAMES = st.integers(1, 64)
+STRIDES = st.integers(1, 8)
+
+
+def short_clip(n: int, frames: int, stride: int) -> list[int] | None:
+    """What a video too short for a clip gives, one index at a time; None for a video that is long enough."""
+    if n <= frames:
+        return [i % n for i in range(frames)]
+    if (frames - 1) * stride + 1 > n:
+        return [round(i * (n - 1) / (frames - 1)) for i in range(frames)]
+    return None
+
+
+@given(n=VIDEO_FRAMES, frames=FRAMES, stride=STRIDES, seed=st.integers(0, 99))
+def test_every_index_of_a_clip_lies_in_the_video(n: int, frames: int, stride: int, seed: int) -> None:
+    indices = random_clip(n, frames=frames, stride=stride, rng=np.random.default_rng(seed))
+    assert indices.shape == (frames,)
+    assert indices.dtype == np.int64
+    assert 0 <= indices.min() <= indices.max() < n
+
+
+@given(n=VIDEO_FRAMES, frames=FRAMES, stride=STRIDES, seed=st.integers(0, 99))
+def test_a_random_clip_is_consecutive_at_its_stride_or_the_short_clip(n: int, frames: int, stride: int, seed: int) -> None:
+    indices = random_clip(n, frames=frames, stride=stride, rng=np.random.default_rng(seed))
+    short = short_clip(n, frames, stride)
+    if short is None:
+        assert indices.tolist() == [int(indices[0]) + stride * i for i in range(frames)]
+    else:
+        assert np.abs(indices - short).max() <= 1  # rounding of an exact half may differ by the order of the arithmetic
+        assert n > frames or indices.tolist() == short
+
+
+@given(n=st.integers(1, 40), frames=st.integers(1, 8), stride=st.integers(1, 3))
+def test_random_clips_reach_every_place_equally_often(n: int, frames: int, stride: int) -> None:
+    if short_clip(n, frames, stride) is not None:
+        return
+    places = n - (frames - 1) * stride
+    rng = np.random.default_rng(0)
+    draws = 200 * places
+    starts = [int(random_clip(n, frames=frames, stride=stride, rng=rng)[0]) for _ in range(draws)]
+    counts = np.bincount(starts, minlength=places)
+    assert len(counts) == places
+    # 6 standard deviations of a binomial count with mean 200.
+    assert np.abs(counts - 200).max() < 6 * math.sqrt(200)
+
+
+@given(n=VIDEO_FRAMES, frames=FRAMES, stride=STRIDES, count=st.integers(1, 20))
+def test_uniform_clips_are_those_of_the_formula(n: int, frames: int, stride: int, count: int) -> None:
+    clips = uniform_clips(n, frames=frames, count=count, stride=stride)
+    assert clips.shape == (count, frames)
+    assert clips.dtype == np.int64
+    assert 0 <= clips.min() <= clips.max() < n
+    short = short_clip(n, frames, stride)
+    if short is not None:
+        assert (clips == clips[0]).all()
+        assert (clips == random_clip(n, frames=frames, stride=stride, rng=np.random.default_rng(0))).all()
+        return
+    last = n - ((frames - 1) * stride + 1)
+    for number, clip in enumerate(clips.tolist()):
+        # round() of Python, too, rounds halves to even.
+        start = last // 2 if count == 1 else round(last * number / (count - 1))
+        assert abs(clip[0] - start) <= (0 if count == 1 or (2 * last * number) % (count - 1) else 1)
+        assert clip == [clip[0] + stride * i for i in range(frames)]
+    if count > 1:
+        assert (clips[0, 0], clips[-1, -1]) == (0, n - 1)
+
+
+def test_starts_are_rounded_half_to_even() -> None:
+    # 4 frames of 8: starts 0 to 4 in 3 clips are 0, 2, 4; in 9 clips 0, 0.5, 1, 1.5, ...
+    assert uniform_clips(8, frames=4, count=9)[:, 0].tolist() == [0, 0, 1, 2, 2, 2, 3, 4, 4]
+    assert uniform_clips(9, frames=4, count=1)[0].tolist() == [2, 3, 4, 5]
+
+
+def test_short_videos_are_looped_or_spread() -> None:
+    assert random_clip(3, frames=8, rng=np.random.default_rng(0)).tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert random_clip(4, frames=4, stride=3, rng=np.random.default_rng(0)).tolist() == [0, 1, 2, 3]
+    assert random_clip(6, frames=4, stride=3, rng=np.random.default_rng(0)).tolist() == [0, 2, 3, 5]
+    assert uniform_clips(5, frames=6, count=2).tolist() == [[0, 1, 2, 3, 4, 0]] * 2
+
+
+@given(
+    n=VIDEO_FRAMES,
+    fps=st.sampled_from([5.0, 10.0, 12.5, 15.0, 23.976, 24.0, 25.0, 29.97, 30.0, 50.0, 59.94, 60.0]),
+    rate=st.sampled_from([None, 1.0, 5.0, 8.0, 12.5, 24.0, 25.0, 30.0, 100.0]),
+)
+def test_resampling_is_that_of_the_formula(n: int, fps: float, rate: float | None) -> None:
+    indices = frames_at_rate(n, fps=fps, frame_rate=rate)
+    assert indices.dtype == np.int64
+    assert 0 <= indices.min() <= indices.max() < n
+    assert (np.diff(indices) >= 0).all()
+    if rate is None:
+        assert indices.tolist() == list(range(n))
+        return
+    step = fps / rate
+    if step == int(step):
+        assert indices.tolist() == list(range(0, n, int(step)))
+        assert len(indices) == math.ceil(n / step)
+    else:
+        count = max(math.floor(n / step), 1)
+        assert indices.tolist() == [min(math.floor(i * step), n - 1) for i in range(count)]
+        if step < 1 and n > 1:
+            assert len(set(indices.tolist())) < len(indices)
+
+
+def test_a_video_without_frames_is_a_mistake_of_the_caller() -> None:
+    with pytest.raises(ValueError):
+        random_clip(0, frames=4, rng=np.random.default_rng(0))
