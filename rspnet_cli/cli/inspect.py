@@ -105,8 +105,11 @@ def _lines(manifest: Manifest) -> list[str]:
     """What the tree says of a stage: when and with what, settings by section, figures, files."""
     from rspnet_cli.stages.inspect import flatten
 
+    def rounded(value: Any) -> Any:
+        return [rounded(item) for item in value] if isinstance(value, list) else round(value, 6) if isinstance(value, float) else value
+
     def words(values: dict[str, Any]) -> str:
-        return ", ".join(f"{key} {json.dumps(value, ensure_ascii=False)}" for key, value in flatten(values).items())
+        return ", ".join(f"{key} {json.dumps(rounded(value), ensure_ascii=False)}" for key, value in flatten(values).items())
 
     lines = [f"made {manifest.created} by rspnet {manifest.tool_version}"]
     sections = {key: value for key, value in manifest.config.items() if isinstance(value, dict)}
