@@ -44,6 +44,14 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 
 @pytest.fixture
+def cuda() -> torch.device:
+    """The GPU; skips where there is none, and fails where one is promised (RSPNET_TEST_GPU=1)."""
+    if not torch.cuda.is_available():
+        (pytest.fail if os.environ.get("RSPNET_TEST_GPU") == "1" else pytest.skip)("no CUDA device here")
+    return torch.device("cuda")
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     """Mounts an empty file system of so many KiB and gives its folder; skips where mounting is not allowed."""
     mounted: list[Path] = []
