@@ -20,7 +20,10 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
     from safetensors.numpy import save_file
 
     with atomic_path(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file({name: np.asarray(value, order="C") for name, value in tensors.items()}, temporary, dict(metadata))
+        temporary.chmod(mode)  # the library makes files that only their owner can read (safetensors 0.8)
         sort_metadata(temporary)
 
 
