@@ -145,7 +145,7 @@ NEIGHBOURS = Table(
 PREDICTIONS = Table(
     "predictions.csv",
     "eval-classification",
-    "a test video, in the order of the features; the columns of a probe that was not asked for are not there",
+    "a test video, in the order of the features; the columns of a probe that was not asked for are empty",
     (
         _ID,
         _LABEL,
@@ -162,7 +162,7 @@ PREDICTIONS = Table(
 PER_CLASS = Table(
     "per_class.csv",
     "eval-classification",
-    "a class that test videos have",
+    "a class that test videos have; the column of a probe that was not asked for is empty",
     (
         _LABEL,
         _LABEL_NAME,

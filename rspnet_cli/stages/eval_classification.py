@@ -203,7 +203,7 @@ def _predictions(table: FeatureTable, parts: Sequence[Part], rows: np.ndarray, o
         frame[f"{name}_label_name"] = [names[label] for label in outcome.guess.tolist()]
         frame[f"{name}_rank"] = pd.array(outcome.rank, dtype="Int64")
         frame.loc[outcome.rank == 0, f"{name}_rank"] = pd.NA
-    return frame
+    return frame.reindex(columns=PREDICTIONS.header())
 
 
 def _per_class(table: FeatureTable, rows: np.ndarray, outcomes: dict[str, Outcome]) -> pd.DataFrame:
@@ -214,7 +214,7 @@ def _per_class(table: FeatureTable, rows: np.ndarray, outcomes: dict[str, Outcom
     frame["queries"] = [int(own.sum()) for _, own in of_class]
     for name, outcome in outcomes.items():
         frame[f"{name}_top1"] = [float((outcome.rank[own] == 1).mean()) for _, own in of_class]
-    return frame
+    return frame.reindex(columns=PER_CLASS.header())
 
 
 def _settings(outcomes: dict[str, Outcome]) -> Iterator[dict[str, Any]]:
