@@ -1,14 +1,13 @@
-"""A finished extract stage of small, really encoded videos in which every frame shows its number."""
+"""Extractions of small, really encoded videos in which every frame shows its number, made by the extract stage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rspnet_cli.files import sha256_of
+from rspnet_cli.config import ExtractConfig
 from rspnet_cli.manifest import Manifest
-from rspnet_cli.stage import begin_stage
-from rspnet_cli.tables import VIDEOS, csv_bytes
-from rspnet_cli.videos.store import write_video
+from rspnet_cli.settings import validated
+from rspnet_cli.stages.extract import extract
 from tests.encode import make_video
 
 SIZE = (40, 32)
@@ -21,41 +20,26 @@ def first_number(video: int) -> int:
     return 100 * video
 
 
+def make_videos(folder: Path, num_frames: Sequence[int] = NUM_FRAMES, size: tuple[int, int] = SIZE) -> Path:
+    """Encode the videos v000.mp4, v001.mp4, ..."""
+    for video, length in enumerate(num_frames):
+        make_video(folder / f"v{video:03d}.mp4", length, size=size, start=first_number(video))
+    return folder
+
+
 def make_extract(
     out: Path,
     *,
     num_frames: Sequence[int] = NUM_FRAMES,
     size: tuple[int, int] = SIZE,
-    splits: Mapping[str, Sequence[str]] | None = None,
-    labelled: bool = False,
-    codec: Any = "h264",
-    first: int = 0,
+    parts: Sequence[str] | None = None,
+    **settings: Any,
 ) -> Manifest:
-    """Encode and extract videos v000, v001, ... or those from `first` on (equal videos for equal numbers and lengths).
-
-    splits: {"split_1": a part per video} (None: a set without splits). labelled: classes even and odd, two videos to a group.
-    """
-    splits = splits or {}
-    rows: list[dict[str, Any]] = []
-    hashed = {}
-    with begin_stage("extract", {"short_side": min(size), "codec": codec, "size": size, "first": first}, inputs={}, out=out) as stage:
-        if stage.manifest is not None:
-            return stage.manifest
-        for position, length in enumerate(num_frames):
-            video = first + position
-            name = f"v{video:03d}"
-            source = make_video(out.parent / f"{out.name}-sources" / f"{name}.mp4", length, size=size, start=first_number(video))
-            file = f"frames/{name}.mp4" if codec == "h264" else f"frames/{name}"
-            info = write_video(source, stage.work / file, short_side=min(size), codec=codec)
-            hashed[file if codec == "h264" else f"{file}/"] = (info.bytes, info.sha256)
-            facts = {key: getattr(info, key) for key in ("frames", "fps", "width", "height", "bytes")}
-            facts |= {"sha256": sha256_of(source), "repaired_timestamps": 0, "corrupt_frames": 0, "partial": False}
-            if labelled:
-                facts |= {"label": video % 2, "label_name": ("even", "odd")[video % 2], "group": f"g{video // 2}"}
-            parts = {column: values[position] for column, values in splits.items()}
-            rows.append({"id": name, "frames_file": file, "source": f"{name}.mp4", **facts, **parts})
-        columns = [name for column in VIDEOS.columns for name in ([*splits] if column.name == "split_N" else [column.name])]
-        (stage.work / "videos.csv").write_bytes(csv_bytes(columns, rows))
-        return stage.finish(
-            results={"videos": len(rows)}, artifacts=["videos.csv"], hashed=hashed, classes_sha256="c" * 64 if labelled else None
-        )
+    """Encode and extract videos: row i of the table is video i. parts: train or test per video (None: a set without splits)."""
+    videos = make_videos(out.parent / f"{out.name}-sources", num_frames, size)
+    annotations = None
+    if parts is not None:
+        annotations = out.parent / f"{out.name}.csv"
+        annotations.write_text("path,split\n" + "".join(f"v{video:03d}.mp4,{part}\n" for video, part in enumerate(parts)))
+    config = {"short_side": min(size), "workers": 1, "dataset": "plain" if parts is None else "csv"} | settings
+    return extract(validated(ExtractConfig, config), videos=videos, annotations=annotations, out=out)

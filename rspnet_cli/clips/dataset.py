@@ -6,6 +6,7 @@ A worker reads two clips per video, cuts each clip's crop box and hands over byt
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,12 +79,16 @@ class ClipPairs(Dataset[Sample | RspnetError]):
     def __init__(self, table: FramesTable, clip: ClipConfig, augment: AugmentConfig, *, seed: int) -> None:
         self.table, self.clip, self.augment, self.seed = table, clip, augment, seed
         self.num_frames = max(clip.speeds) * clip.frames
+        self._checked = np.zeros(len(table), dtype=bool)
 
     def __getitem__(self, key: Key) -> Sample | RspnetError:
         epoch, row = key
         try:
-            if epoch == 0:  # every frame file is hashed once, when it is first used
+            # Every frame file is hashed when this process first uses it: in the first epoch, or later when that epoch's last batch,
+            # which is dropped, held it, or the run was resumed.
+            if not self._checked[row]:
                 self.table.check_file(row)
+                self._checked[row] = True
             with open_store(self.table.path(row)) as video:
                 at_rate = frames_at_rate(video.num_frames, fps=float(self.table.fps[row]), frame_rate=self.clip.frame_rate)
                 clips = []
@@ -149,19 +154,26 @@ class BatchOrder(Sampler["list[Key]"]):
 
 def batches(dataset: ClipPairs, order: BatchOrder, *, workers: int, pin_memory: bool = False) -> Generator[ClipBatch]:
     """Load the batches in order. Raises the RspnetError of a video that cannot be read."""
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_sampler=order,
-        num_workers=workers,
-        collate_fn=collate,
-        worker_init_fn=ignore_interrupts,
-        pin_memory=pin_memory,
-        prefetch_factor=4 if workers else None,
-    )
-    for batch in loader:
-        if isinstance(batch, RspnetError):
-            raise batch
-        yield batch
+    with warnings.catch_warnings():  # more workers than cores: as asked for
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_sampler=order,
+            num_workers=workers,
+            collate_fn=collate,
+            worker_init_fn=ignore_interrupts,
+            pin_memory=pin_memory,
+            prefetch_factor=4 if workers else None,
+            generator=torch.Generator(),  # else the loader draws a seed, which nothing here uses, from the caller's random state
+        )
+        items = iter(loader)
+    try:
+        for batch in items:
+            if isinstance(batch, RspnetError):
+                raise batch
+            yield batch
+    finally:
+        del items  # ends the workers now, and not when the last traceback that knows this frame is forgotten
 
 
 def ignore_interrupts(_: int) -> None:
