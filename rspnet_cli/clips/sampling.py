@@ -44,6 +44,9 @@ def frames_at_rate(video_frames: int, *, fps: float, frame_rate: float | None) -
     if frame_rate is None:
         return np.arange(video_frames, dtype=np.int64)
     step = fps / frame_rate
+    # A container with times in milliseconds gives 29.999 for 30; NTSC's 29.97 stays what it is.
+    if round(step) >= 1 and abs(step - round(step)) < 2e-4 * step:
+        step = float(round(step))
     if step >= 1 and float(step).is_integer():
         return np.arange(0, video_frames, int(step), dtype=np.int64)
     count = max(math.floor(video_frames / step), 1)

@@ -114,6 +114,12 @@ def test_resampling_is_that_of_the_formula(n: int, fps: float, rate: float | Non
             assert len(set(indices.tolist())) < len(indices)
 
 
+def test_a_rate_off_by_the_rounding_of_times_is_the_whole_one() -> None:
+    assert frames_at_rate(60, fps=29.999, frame_rate=15.0).tolist() == list(range(0, 60, 2))
+    assert len(frames_at_rate(60, fps=30.001, frame_rate=30.0)) == 60
+    assert frames_at_rate(6000, fps=30000 / 1001, frame_rate=30.0).tolist() != list(range(6000))
+
+
 def test_a_video_without_frames_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError):
         random_clip(0, frames=4, rng=np.random.default_rng(0))
