@@ -112,6 +112,43 @@ SOURCES = Table(
         Column("mtime_ns", "int", "time of the last change, nanoseconds since 1970"),
     ),
 )
+PRETRAIN_VIDEOS = Table(
+    "videos.csv",
+    "pretrain",
+    "a video of the extraction",
+    (_ID, Column("used", "bool", "whether the encoder was trained on it")),
+)
+METRICS = Table(
+    "metrics.csv",
+    "pretrain",
+    "a log interval; figures are means over its steps",
+    (
+        Column("epoch", "int", "epoch of the last step, from 1"),
+        Column("step", "int", "steps done"),
+        Column("lr", "float", "learning rate"),
+        Column("loss", "float", "avid_weight * L_A + rsp_weight * L_M"),
+        Column("loss_avid", "float", "L_A, video instance discrimination"),
+        Column("loss_rsp", "float", "L_M, relative speed perception"),
+        Column("avid_top1", "float", "share of queries whose key is nearer than every key of the queue"),
+        Column("avid_top5", "float", "share of queries whose key is among the 5 nearest"),
+        Column("avid_other_top1", "float", "avid_top1 for the key at the other speed"),
+        Column("avid_other_top5", "float", "avid_top5 for the key at the other speed"),
+        Column("rsp_accuracy", "float", "share of queries nearer to the key at their own speed than to the other"),
+        Column("grad_norm", "float", "norm of the gradient of all parameters"),
+        Column("queue_filled", "float", "share of the queue that holds real keys; below 1 the avid columns mean nothing"),
+    ),
+)
+TIMINGS = Table(
+    "timings.csv",
+    "pretrain",
+    "a log interval; a log, no artifact",
+    (
+        Column("step", "int", "steps done"),
+        Column("seconds", "float", "time of the interval"),
+        Column("videos_per_s", "float", "videos trained on per second, all processes together"),
+        Column("data_wait_share", "float", "share of the time spent waiting for decoded clips"),
+    ),
+)
 FEATURE_VIDEOS = Table(
     "videos.csv",
     "export-features",
@@ -184,7 +221,19 @@ PROBE_SETTINGS = Table(
         Column("chosen", "bool", "whether the probe was then fitted to all of train with it"),
     ),
 )
-TABLES = [VIDEOS, FAILURES, SOURCES, FEATURE_VIDEOS, NEIGHBOURS, PREDICTIONS, PER_CLASS, PROBE_SETTINGS]
+TABLES = [
+    VIDEOS,
+    FAILURES,
+    SOURCES,
+    PRETRAIN_VIDEOS,
+    METRICS,
+    TIMINGS,
+    FEATURE_VIDEOS,
+    NEIGHBOURS,
+    PREDICTIONS,
+    PER_CLASS,
+    PROBE_SETTINGS,
+]
 
 
 def plain_text(name: str) -> str:
