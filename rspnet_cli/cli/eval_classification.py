@@ -77,7 +77,7 @@ def _show(manifest: Manifest, baseline: Manifest | None) -> None:
                 row.append(share_text(theirs[key], theirs["interval"][key]) if theirs else "-")
             rows.append(row)
     notes = [
-        f"{results['queries_seen']:,} of the test videos were seen in pretraining. "
+        f"{results['queries_seen']:,} of the test videos were seen in pretraining.",
         f"Always guessing the largest class gives {share_text(results['chance']['majority'])}.",
         f"Predictions, per-class figures and confusion matrices: {manifest.folder}",
     ]

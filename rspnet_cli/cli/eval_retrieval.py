@@ -69,7 +69,7 @@ def _show(manifest: Manifest, baseline: Manifest | None) -> None:
     results = manifest.results
     where = f"split {manifest.config['split']}" if results["protocol"] == "split" else "leave-one-out, own group left out"
     title = f"Retrieval: {results['queries']:,} queries, {results['gallery']:,} gallery videos ({where})"
-    notes = [f"{results['queries_seen']:,} of the queries were seen in pretraining. Neighbours: {manifest.folder / 'neighbours.csv'}"]
+    notes = [f"{results['queries_seen']:,} of the queries were seen in pretraining.", f"Neighbours: {manifest.folder / 'neighbours.csv'}"]
     if results["recall"] is None:
         show_table(title, [], [], [*notes, "No labels, so no recall."])
         return
