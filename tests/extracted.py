@@ -20,9 +20,9 @@ def first_number(video: int) -> int:
     return 100 * video
 
 
-def make_videos(folder: Path, num_frames: Sequence[int] = NUM_FRAMES, size: tuple[int, int] = SIZE) -> Path:
-    """Encode the videos v000.mp4, v001.mp4, ..."""
-    for video, length in enumerate(num_frames):
+def make_videos(folder: Path, num_frames: Sequence[int] = NUM_FRAMES, size: tuple[int, int] = SIZE, first: int = 0) -> Path:
+    """Encode the videos v000.mp4, v001.mp4, ..., or those from number `first` on (equal files for equal numbers and lengths)."""
+    for video, length in enumerate(num_frames, start=first):
         make_video(folder / f"v{video:03d}.mp4", length, size=size, start=first_number(video))
     return folder
 
@@ -33,13 +33,24 @@ def make_extract(
     num_frames: Sequence[int] = NUM_FRAMES,
     size: tuple[int, int] = SIZE,
     parts: Sequence[str] | None = None,
+    labelled: bool = False,
+    first: int = 0,
     **settings: Any,
 ) -> Manifest:
-    """Encode and extract videos: row i of the table is video i. parts: train or test per video (None: a set without splits)."""
-    videos = make_videos(out.parent / f"{out.name}-sources", num_frames, size)
+    """Encode and extract videos: row i of the table is video first + i.
+
+    parts: train or test per video (None: a set without splits). labelled: the classes even and odd, two videos to a group.
+    """
+    videos = make_videos(out.parent / f"{out.name}-sources", num_frames, size, first)
     annotations = None
-    if parts is not None:
+    if parts is not None or labelled:
+        columns: dict[str, list[str]] = {"path": [f"v{first + row:03d}.mp4" for row in range(len(num_frames))]}
+        if parts is not None:
+            columns["split"] = list(parts)
+        if labelled:
+            columns["label"] = [("even", "odd")[(first + row) % 2] for row in range(len(num_frames))]
+            columns["group"] = [f"g{(first + row) // 2}" for row in range(len(num_frames))]
         annotations = out.parent / f"{out.name}.csv"
-        annotations.write_text("path,split\n" + "".join(f"v{video:03d}.mp4,{part}\n" for video, part in enumerate(parts)))
-    config = {"short_side": min(size), "workers": 1, "dataset": "plain" if parts is None else "csv"} | settings
+        annotations.write_text("".join(",".join(row) + "\n" for row in [tuple(columns), *zip(*columns.values(), strict=True)]))
+    config = {"short_side": min(size), "workers": 1, "dataset": "plain" if annotations is None else "csv"} | settings
     return extract(validated(ExtractConfig, config), videos=videos, annotations=annotations, out=out)

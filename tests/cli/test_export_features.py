@@ -19,7 +19,7 @@ from tests.pretrained import make_pretrain
 def work_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work directory with two videos extracted and a pretraining of them."""
     folder = tmp_path_factory.mktemp("work") / "rspnet-run"
-    extract = make_extract(folder / "extract", num_frames=(9, 12), splits={"split_1": ["train", "test"]}, labelled=True)
+    extract = make_extract(folder / "extract", num_frames=(9, 12), parts=["train", "test"], labelled=True)
     make_pretrain(folder / "pretrain", inputs={"extract": extract.folder}, used={"v000": str(extract.digest)})
     return folder
 

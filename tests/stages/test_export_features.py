@@ -40,8 +40,8 @@ class Run:
 
 
 def make_run(folder: Path, *, labelled: bool = True) -> Run:
-    splits = {"split_1": ["train"] * 4 + ["test"]} if labelled else None
-    extract = make_extract(folder / "extract", num_frames=NUM_FRAMES, splits=splits, labelled=labelled)
+    parts = ["train"] * 4 + ["test"] if labelled else None
+    extract = make_extract(folder / "extract", num_frames=NUM_FRAMES, parts=parts, labelled=labelled)
     table = pd.read_csv(extract.folder / "videos.csv")
     used = dict(table[["id", "sha256"]].to_numpy()[:4].tolist())
     return Run(folder, extract, make_pretrain(folder / "pretrain", inputs={"extract": extract.folder}, used=used))
