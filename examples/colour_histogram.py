@@ -32,7 +32,7 @@ def colour_histogram(frames: np.ndarray) -> np.ndarray:
     level = frames.astype(np.int64) * LEVELS // 256  # (N, H, W, 3)
     colour = (level[..., 0] * LEVELS + level[..., 1]) * LEVELS + level[..., 2]  # (N, H, W)
     counts = np.stack([np.bincount(one.ravel(), minlength=LEVELS**3) for one in colour])
-    return (counts / colour[0].size).astype(np.float32)
+    return np.asarray(counts / colour[0].size, np.float32)
 
 
 def describe(path: Path, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
