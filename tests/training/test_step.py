@@ -146,19 +146,19 @@ class Reference:
 def start(config: PretrainConfig) -> tuple[MoCo, Reference]:
     torch.manual_seed(1)
     query = Encoder("r3d18", width=config.model.width, head=config.model.head, embedding_dim=DIM)
-    moco = MoCo(query, embedding_dim=DIM, queue_size=QUEUE, momentum=config.moco.momentum, bn_splits=config.moco.bn_splits)
+    moco = MoCo(query, embedding_dim=DIM, queue_size=config.moco.queue_size, momentum=config.moco.momentum, bn_splits=config.moco.bn_splits)
     with torch.no_grad():
         for parameter in moco.query.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     moco.double()
     columns = [column.clone() for column in moco.queue.unbind(1)]
-    return moco, Reference(config, copy.deepcopy(moco.query), copy.deepcopy(moco.key), columns, [-1] * QUEUE)
+    return moco, Reference(config, copy.deepcopy(moco.query), copy.deepcopy(moco.key), columns, [-1] * len(columns))
 
 
 CASES = {
     "plain": settings(),
     "mask_same_video": settings(moco={"mask_same_video": True}),
-    "bn_splits": settings(moco={"bn_splits": 2}),
+    "bn_splits": settings(moco={"bn_splits": 2, "queue_size": 2 * QUEUE}, optim={"batch_size": 2 * BATCH}),
     "a-vid alone": settings(objective={"rsp_weight": 0.0}),
     "rsp alone": settings(objective={"avid_weight": 0.0}),
 }
@@ -180,18 +180,18 @@ def test_several_steps_are_those_of_the_loops(config: PretrainConfig) -> None:
     optimizer = build_optimizer(config.optim, moco.query)
     data = torch.Generator().manual_seed(2)
     length = max(config.clip.speeds) * FRAMES
-    speeds = set()
+    size, speeds = config.optim.batch_size, set()
     for number in range(5):
-        clips = torch.randn(2 * BATCH, 3, length, SIZE, SIZE, generator=data, dtype=torch.float64)
-        videos = [(number * 4 + i) % 9 for i in range(BATCH)]  # some come again while their keys are in the queue
-        draw = draw_step(BATCH, speeds=config.clip.speeds, sub_batches=config.moco.bn_splits, seed=0, epoch=0, step=number)
+        clips = torch.randn(2 * size, 3, length, SIZE, SIZE, generator=data, dtype=torch.float64)
+        videos = [(number * 4 + i) % (size + 3) for i in range(size)]  # some come again while their keys are in the queue
+        draw = draw_step(size, speeds=config.clip.speeds, sub_batches=config.moco.bn_splits, seed=0, epoch=0, step=number)
         speeds.add(draw.speed)
         expected = reference.step(clips, videos, draw, config.optim.lr)
         loss, figures = rspnet_step(moco, project, clips, torch.tensor(videos), draw, config)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        # Batch norm over three values blows rounding of 1e-16 up to 1e-8 within these steps.
+        # Batch norm over six values blows rounding of 1e-16 up to 1e-9 within these steps.
         tolerance = {"rel": 1e-6, "abs": 1e-6}
         assert loss.item() == pytest.approx(expected["loss"], **tolerance)
         for name, value in figures._asdict().items():
