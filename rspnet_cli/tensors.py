@@ -22,7 +22,8 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
     with atomic_path(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
-        save_file({name: np.asarray(value, order="C") for name, value in tensors.items()}, temporary, dict(metadata))
+        # None, not {}: without tensors the library writes that as a broken header.
+        save_file({name: np.asarray(value, order="C") for name, value in tensors.items()}, temporary, dict(metadata) or None)
         temporary.chmod(mode)  # the library makes files that only their owner can read (safetensors 0.8)
         sort_metadata(temporary)
 

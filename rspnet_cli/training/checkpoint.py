@@ -36,12 +36,12 @@ def to_array(value: Tensor) -> np.ndarray:
     return array
 
 
-def load_state(module: nn.Module, arrays: dict[str, np.ndarray], path: Path) -> None:
-    """Put arrays into a module. Raises InputError naming what does not fit."""
+def load_state(module: nn.Module, arrays: dict[str, np.ndarray], path: Path, *, advice: str) -> None:
+    """Put arrays into a module. Raises InputError naming what does not fit, ending in `advice`."""
     expected = module.state_dict()
     odd = sorted(expected.keys() ^ arrays.keys()) or [name for name in expected if tuple(expected[name].shape) != arrays[name].shape]
     if odd:
-        raise InputError(f"{path} does not fit this encoder (first difference: {odd[0]}): start anew with --force.")
+        raise InputError(f"{path} does not fit this encoder (first difference: {odd[0]}): {advice}.")
     module.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
 
 
@@ -69,6 +69,8 @@ class Checkpoints:
 
     def __init__(self, work: Path) -> None:
         self.folder = work / FOLDER
+        # Not --force, which continues an unfinished run of the same settings.
+        self._advice = f"remove {work} to start anew"
         self._index = self._read_index()
 
     @property
@@ -107,7 +109,7 @@ class Checkpoints:
 
     def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Restore the last save. Raises InputError when a file is damaged."""
-        load_state(model, self._read("last"), self.folder)
+        load_state(model, self._read("last"), self.folder, advice=self._advice)
         load_optimizer(optimizer, self._read("last.optimizer"))
 
     def publish(self) -> list[str]:
@@ -138,8 +140,8 @@ class Checkpoints:
         file, digest = self._index["files"][name]
         path = self.folder / file
         if not path.is_file() or sha256_of(path) != digest:
-            raise InputError(f"The checkpoint {path} is missing or damaged: start anew with --force.")
-        with open_tensors(path, advice="start anew with --force") as view:
+            raise InputError(f"The checkpoint {path} is missing or damaged: {self._advice}.")
+        with open_tensors(path, advice=self._advice) as view:
             return {key: view.get_tensor(key) for key in view.keys()}  # noqa: SIM118 (the view is no mapping)
 
     def _read_index(self) -> dict[str, Any] | None:
@@ -148,8 +150,11 @@ class Checkpoints:
             return None
         try:
             index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(index["files"], dict) or not isinstance(index["state"], dict):
+            for file, digest in (index["files"][name] for name in ("last", "last.optimizer")):
+                if not isinstance(digest, str) or Path(file).name != file:
+                    raise TypeError
+            if not isinstance(index["state"], dict):
                 raise TypeError
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is damaged: start anew with --force.") from error
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"{path} is damaged: {self._advice}.") from error
         return index
