@@ -116,7 +116,11 @@ PRETRAIN_VIDEOS = Table(
     "videos.csv",
     "pretrain",
     "a video of the extraction",
-    (_ID, Column("used", "bool", "whether the encoder was trained on it")),
+    (
+        _ID,
+        Column("used", "bool", "whether the encoder was trained on it"),
+        Column("sha256", "text", "sha256 of the source file"),
+    ),
 )
 METRICS = Table(
     "metrics.csv",

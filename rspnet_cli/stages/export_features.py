@@ -207,14 +207,8 @@ def _write_results(
 def _video_rows(config: ExportConfig, stage: Stage, table: FramesTable) -> pd.DataFrame:
     """The columns of the export's videos.csv, typed as FeatureTable wants them."""
     rows = table.rows
-    try:
-        videos = rows[["id", "source", "label_name", "group", *table.split_columns]].fillna("").astype("str").reset_index(drop=True)
-        labels = rows["label"].astype("str")
-        videos["label"] = labels.where(labels != "", "-1").to_numpy(dtype=object).astype(np.int64)
-    except (KeyError, ValueError) as error:
-        raise InputError(
-            f"{table.manifest.artifact_path(VIDEOS)} is incomplete ({error}): make it anew with `rspnet extract --force`."
-        ) from error
+    videos = rows[["id", "source", "label_name", "group", *table.split_columns]].astype("str").reset_index(drop=True)
+    videos["label"] = rows["label"].fillna(-1).to_numpy(np.int64)
     videos["frames"], videos["fps"] = table.frames, table.fps
     used = set() if config.random_init else set(_pretrain_videos(stage.inputs["pretrain"]).query("used")["sha256"])
     # By the hash of the source: also true of another extraction, and of a copy of a video under another name.

@@ -10,6 +10,7 @@ import pandas as pd
 
 from rspnet_cli.errors import InputError
 from rspnet_cli.manifest import Artifact, Manifest, check_artifact
+from rspnet_cli.tables import VIDEOS, read_table
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,10 @@ class FramesTable:
 def read_frames(manifest: Manifest) -> FramesTable:
     """Read videos.csv of an extraction and check it against its manifest. Raises InputError."""
     path = manifest.artifact_path("videos.csv")
-    try:
-        rows = pd.read_csv(path, dtype={"id": str, "frames_file": str, "source": str, "label_name": str, "group": str}, keep_default_na=False)
-        frames = rows["frames"].to_numpy(np.int64)
-        fps = rows["fps"].to_numpy(np.float64)
-        files = rows["frames_file"].to_numpy(object)
-    except (ValueError, KeyError, OSError) as error:
-        raise InputError(f"{path} is no table of videos ({error}): make it anew with `rspnet extract --force`.") from error
+    rows = read_table(path, VIDEOS)
+    frames = rows["frames"].fillna(0).to_numpy(np.int64)
+    fps = rows["fps"].to_numpy(np.float64)
+    files = rows["frames_file"].to_numpy(object)
     listed = {artifact.path.rstrip("/"): artifact for artifact in manifest.artifacts}
     found = [listed.get(str(file).rstrip("/")) for file in files]
     if not len(rows) or frames.min() < 1 or not np.isfinite(fps).all() or fps.min() <= 0 or None in found:
