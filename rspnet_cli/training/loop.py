@@ -190,10 +190,11 @@ class _Run:
     def _check_finite(self, losses: list[float], first_step: int) -> None:
         for offset, loss in enumerate(losses):
             if not math.isfinite(loss):
-                raise RspnetError(
-                    f"The loss became {loss} at step {first_step + offset} (epoch {self.position.epoch + 1}): lower optim.lr, or use "
-                    f"--precision fp32. The last good checkpoint is in {self.checkpoints.folder}."
-                )
+                raise self._diverged(f"The loss became {loss}", first_step + offset, self.position.epoch + 1)
+
+    def _diverged(self, what: str, step: int, epoch: int) -> RspnetError:
+        kept = f" The last good checkpoint is in {self.checkpoints.folder}." if self.checkpoints.state else ""
+        return RspnetError(f"{what} at step {step} (epoch {epoch}): lower optim.lr, or use --precision fp32 if it was not.{kept}")
 
     def _log(self, rate: float) -> None:
         means = self.interval.take()
@@ -238,6 +239,9 @@ class _Run:
         self._save(best=best, keep=keep)
 
     def _save(self, *, best: bool = False, keep: str = "") -> None:
+        # After a finite loss the step itself may have overflowed; such weights must not replace the last good ones.
+        if not all(bool(value.isfinite().all()) for value in self.plan.model.state_dict().values() if value.is_floating_point()):
+            raise self._diverged("The weights became infinite or NaN", self.steps_done, -(-self.steps_done // self.plan.steps_per_epoch))
         self.saved_at = time.perf_counter()
         if self.metrics is not None:
             state = {
