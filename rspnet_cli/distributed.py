@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from rspnet_cli.errors import RspnetError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -48,6 +50,16 @@ def process_group(device: str) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def may_fail_on_one_rank() -> Iterator[None]:
+    """Errors of the block are said by the rank that met them; all others happen on every rank alike, and rank 0 says them."""
+    try:
+        yield
+    except RspnetError as error:
+        error.of_this_rank = True
+        raise
 
 
 def share(value: Any) -> Any:

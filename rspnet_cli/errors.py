@@ -9,6 +9,8 @@ class RspnetError(Exception):
     """Something failed (exit code 1). The message is one sentence for the user; no traceback is shown."""
 
     exit_code = 1
+    of_this_rank = False
+    """Under torchrun: this process alone met it (a video of its share), so rank 0 cannot say it."""
 
 
 class InputError(RspnetError):

@@ -21,6 +21,7 @@ from rspnet_cli.cli.export_features import export_features
 from rspnet_cli.cli.extract import extract
 from rspnet_cli.cli.inspect import inspect
 from rspnet_cli.cli.pretrain import pretrain
+from rspnet_cli.distributed import is_main
 from rspnet_cli.errors import RspnetError, Stopped
 
 app = typer.Typer(
@@ -65,10 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as finished:
         return finished.code if isinstance(finished.code, int) else int(finished.code is not None)
     except RspnetError as error:
-        _say(f"rspnet: {error}")
+        if is_main() or error.of_this_rank:
+            _say(f"rspnet: {error}")
         return error.exit_code
     except Stopped as stopped:
-        _say("rspnet: interrupted; what is done is kept, and the same command continues it.")
+        if is_main():
+            _say("rspnet: interrupted; what is done is kept, and the same command continues it.")
         return stopped.exit_code
     except BrokenPipeError:
         # The reader (`| head`) has left: nothing to say, and nothing more to flush at exit.

@@ -15,7 +15,7 @@ from rspnet_cli import distributed
 from rspnet_cli.clips.augment import augment
 from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, batches
 from rspnet_cli.clips.draws import draw_step
-from rspnet_cli.config import PretrainConfig
+from rspnet_cli.config import DataConfig, PretrainConfig
 from rspnet_cli.devices import default_workers, resolve_device, resolve_precision
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.encoder.moco import MoCo, query_projection
@@ -49,7 +49,8 @@ def pretrain(config: PretrainConfig, *, frames: Path, out: Path, force: bool = F
             table = read_frames(stage.inputs["extract"])
             rows = training_rows(table, config)
             check_fit(config, table, rows, report)
-            position, queue_filled = _train(config, stage, table, rows, device, report)
+            with distributed.may_fail_on_one_rank():
+                position, queue_filled = _train(config, stage, table, rows, device, report)
             if distributed.is_main():
                 _write_results(stage, config, table, rows, position, queue_filled)
             distributed.barrier()
@@ -83,6 +84,10 @@ def resolve(config: PretrainConfig, device: torch.device) -> PretrainConfig:
 
 def training_rows(table: FramesTable, config: PretrainConfig) -> np.ndarray:
     """(n,) int64: rows of the videos to train on: the train videos of data.split, or all of them (no split columns, or "all")."""
+    if not table.split_columns and config.data.split not in ("all", DataConfig().split):
+        raise InputError(
+            f"{table.manifest.path} has no splits, so no split {config.data.split}: leave --split out to train on every video."
+        )
     if config.data.split == "all" or not table.split_columns:
         return np.arange(len(table))
     return table.rows_of_split(config.data.split, "train")
@@ -126,7 +131,7 @@ def build_moco(config: PretrainConfig) -> MoCo:
 def _train(
     config: PretrainConfig, stage: Stage, table: FramesTable, rows: np.ndarray, device: torch.device, report: Reporter
 ) -> tuple[Position, bool]:
-    """Train to the end. Returns the position and whether the queue was filled with real keys at all."""
+    """Train to the end. Returns the position and whether the queue was full of real keys when the last epoch began."""
     optim, run, world_size = config.optim, config.run, distributed.world_size()
     moco = build_moco(config)
     if distributed.is_main() and not (stage.work / "initial.safetensors").exists():
@@ -190,7 +195,7 @@ def _train(
     position = train(plan, Checkpoints(stage.work), report)
     if distributed.is_main():
         write_tensors(stage.work / "encoder.safetensors", state_arrays(moco.query), {})
-    return position, steps_to_fill <= optim.epochs * steps_per_epoch
+    return position, plan.best_from_epoch < optim.epochs
 
 
 def _write_results(
