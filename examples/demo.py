@@ -19,7 +19,7 @@ from pathlib import Path
 
 from result_tables import classification_table, read_results, retrieval_table
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(os.path.relpath(Path(__file__).parent))
 
 
 def run(*words: str | Path, environment: dict[str, str]) -> float:

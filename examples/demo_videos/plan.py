@@ -15,7 +15,7 @@ from .camera import Camera, framed, limbs_in_picture
 from .draw import paint, paint_figure
 from .encode import FORMATS, Format
 from .performance import Clock
-from .scenes import SCENES, Scene, backdrop
+from .scenes import GREY, HAZE, SCENES, Scene, backdrop
 from .skeleton import INDEX, LIMBS, Array, Body, joint_positions
 
 CLASSES = tuple(sorted(ACTIONS))
@@ -110,19 +110,19 @@ def cast_of(video: Video, seed: int) -> Cast:
     favourites = favourite_scenes(seed)[video.action]
     at_home = (video.group + CLASSES.index(video.action)) % 2 == 0
     scene = SCENES[str(rng.choice(favourites if at_home else list(SCENES)))]
-    body = Body(legs=rng.uniform(0.93, 1.07), arms=rng.uniform(0.93, 1.07), trunk=rng.uniform(0.94, 1.06), girth=rng.uniform(0.92, 1.3))
+    body = Body(legs=rng.uniform(0.93, 1.07), arms=rng.uniform(0.93, 1.07), trunk=rng.uniform(0.94, 1.06), girth=rng.uniform(1.05, 1.4))
     return Cast(body, _clothes(scene, rng), scene)
 
 
 def _clothes(scene: Scene, rng: np.random.Generator) -> dict[str, Array]:
     """Colours of an actor, in 0-255, drawn until clothes stand out against the scene."""
     weights = np.array([0.3, 0.59, 0.11])  # brightness of red, green and blue
-    around = [float(np.add(surface.dark, surface.light) @ weights) / 2 for surface in (scene.wall, scene.floor)]
+    around = [GREY + HAZE * (float(np.add(surface.dark, surface.light) @ weights) / 2 - GREY) for surface in (scene.wall, scene.floor)]
 
     def cloth() -> Array:
         for _ in range(30):
             colour = np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.1, 0.95), rng.uniform(0.15, 1.0)))
-            if min(abs(float(colour @ weights) - brightness) for brightness in around) > 0.17:
+            if min(abs(float(colour @ weights) - brightness) for brightness in around) > 0.2:
                 break
         return colour * 255
 
@@ -152,7 +152,7 @@ def render(video: Video, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8
     joints = joint_positions(pose, cast.body, anchor=anchor)
     camera = Camera(azimuth=rng.uniform(0, 360), elevation=rng.uniform(-1, 17), distance=rng.uniform(4, 7))
     shift = (rng.uniform(-0.06, 0.06), rng.uniform(-0.02, 0.02))
-    camera = framed(camera, joints, cast.body, width=width, height=height, fill=rng.uniform(0.74, 0.9), shift=shift)
+    camera = framed(camera, joints, cast.body, width=width, height=height, fill=rng.uniform(0.8, 0.93), shift=shift)
     empty = backdrop(cast.scene, camera, width=width, height=height, rng=rng)
     frames = np.repeat(np.concatenate([empty, np.zeros_like(empty[..., :1])], axis=2)[None], len(time_s), axis=0)
     _paint_shadow(frames, camera, joints)
