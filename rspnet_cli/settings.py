@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -13,23 +12,17 @@ from pydantic import BaseModel, ValidationError
 
 from rspnet_cli.config import PretrainConfig, Section
 from rspnet_cli.errors import InputError
+from rspnet_cli.recipes import recipe_names, recipe_text
 
 Config = TypeVar("Config", bound=BaseModel)
 _MAX_CONFIG_BYTES = 2**20
-
-
-def recipe_names() -> list[str]:
-    """The packaged recipes."""
-    folder = resources.files("rspnet_cli") / "recipes"
-    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
 
 
 def read_recipe(name: str) -> dict[str, dict[str, Any]]:
     """The settings of a packaged recipe. Raises InputError naming the nearest one."""
     if name not in recipe_names():
         raise InputError(f"There is no recipe '{name}'{_nearest(name, recipe_names())}: the recipes are {', '.join(recipe_names())}.")
-    text = (resources.files("rspnet_cli") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
-    return _sections(tomllib.loads(text), f"recipe {name}")
+    return _sections(tomllib.loads(recipe_text(name)), f"recipe {name}")
 
 
 def pretrain_settings(

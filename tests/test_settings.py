@@ -11,7 +11,8 @@ import pytest
 
 from rspnet_cli.config import PretrainConfig
 from rspnet_cli.errors import InputError
-from rspnet_cli.settings import parse_value, pretrain_settings, read_recipe, recipe_names, setting_names, validated
+from rspnet_cli.recipes import recipe_names
+from rspnet_cli.settings import parse_value, pretrain_settings, read_recipe, setting_names, validated
 from tests.sentences import refused
 
 

@@ -8,9 +8,7 @@ from typing import Annotated
 import typer
 
 from rspnet_cli.cli.options import WORK_DIR, AsJson, Force, Out, Quiet, WorkDir, reporter, show_figures, show_json
-from rspnet_cli.config import ExtractConfig
 from rspnet_cli.errors import InputError
-from rspnet_cli.settings import flat_settings
 
 
 def extract(
@@ -56,6 +54,9 @@ def extract(
 
     A video that cannot be decoded is a row of failures.csv with the reason; it stops nothing.
     """
+    from rspnet_cli.config import ExtractConfig
+    from rspnet_cli.settings import flat_settings
+
     if codec == "raw":
         raise InputError("--codec raw is not there yet: choose h264 or jpeg.")
     flags = {

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rspnet_cli.cli.options import WORK_DIR, AsJson, Force, Out, Quiet, WorkDir, reporter, show_figures, show_json
-from rspnet_cli.settings import pretrain_settings, recipe_names
+from rspnet_cli.recipes import recipe_names
 
 
 def pretrain(
@@ -47,6 +47,8 @@ def pretrain(
 
     Settings: the recipe's, then --config, then --set, then the other flags. Under torchrun the same command trains on several GPUs.
     """
+    from rspnet_cli.settings import pretrain_settings
+
     settings = pretrain_settings(
         recipe=recipe,
         config_file=config,
