@@ -54,12 +54,25 @@ def process_group(device: str) -> Iterator[None]:
 
 @contextmanager
 def may_fail_on_one_rank() -> Iterator[None]:
-    """Errors of the block are said by the rank that met them; all others happen on every rank alike, and rank 0 says them."""
+    """Errors of the block are said by the rank that met them; all others happen on every rank alike, and rank 0 says them.
+
+    The other ranks, whose connection breaks, say no more than that. Raises RspnetError.
+    """
     try:
         yield
     except RspnetError as error:
         error.of_this_rank = True
         raise
+    except RuntimeError as error:
+        if world_size() > 1 and _is_broken_connection(error):
+            raise RspnetError("Another process of this run has failed, see what it says: the same command continues the run.") from error
+        raise
+
+
+def _is_broken_connection(error: RuntimeError) -> bool:
+    import torch.distributed as dist
+
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)  # gloo raises the plain class
 
 
 def share(value: Any) -> Any:

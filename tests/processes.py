@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -109,3 +110,18 @@ def kill_at_change(function: Callable[[], object], number: int) -> bool:
 def kill(pid: int) -> None:
     """kill -9."""
     os.kill(pid, signal.SIGKILL)
+
+
+def fork_ranks(function: Callable[[], object], outputs: list[Path]) -> list[int]:
+    """Run a function in as many connected processes as there are outputs, as torchrun does; their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def rank(number: int) -> object:
+        facts = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": len(outputs), "LOCAL_WORLD_SIZE": len(outputs), "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in facts.items()} | {"MASTER_ADDR": "127.0.0.1"})
+        return function()
+
+    pids = [fork(lambda number=number: rank(number), output=output) for number, output in enumerate(outputs)]  # type: ignore[misc]
+    return [wait(pid) for pid in pids]

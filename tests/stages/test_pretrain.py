@@ -26,7 +26,7 @@ from rspnet_cli.progress import Reporter
 from rspnet_cli.settings import validated
 from rspnet_cli.stages.pretrain import build_moco, pretrain
 from tests.extracted import NUM_FRAMES, make_extract
-from tests.processes import ROOT, children_of, fork, is_alive, kill, kill_at_change, wait, wait_until
+from tests.processes import ROOT, children_of, fork, fork_ranks, is_alive, kill, kill_at_change, wait, wait_until
 from tests.sentences import one_sentence, refused
 
 RESULT_KEYS = ["videos", "epochs", "steps", "loss", "loss_avid", "loss_rsp", "avid_top1", "avid_top5", "rsp_accuracy", "best_epoch"]
@@ -446,19 +446,37 @@ def test_two_processes_train_as_one_with_two_batch_norm_parts(extracted: Manifes
     last, one = (load_file(manifest.folder / "checkpoints/last.safetensors") for manifest in (two, alone))
     assert last["queue_videos"].tolist() == one["queue_videos"].tolist()
     assert last["queue_ptr"].tolist() == one["queue_ptr"].tolist()
-    # A refused command under torchrun says its sentence once.
-    refused_one = torchrun(
-        2,
-        "pretrain",
-        str(extracted.folder),
-        "--out",
-        str(tmp_path / "no"),
-        *flags(settings(optim={"batch_size": 12}, moco={"queue_size": 12})),
-    )
-    assert refused_one.returncode != 0
-    assert refused_one.stderr.count("There are 10 videos to train on") == 1
-    assert refused_one.stdout == ""
-    assert not (tmp_path / "no").exists()
+
+
+def test_what_all_processes_meet_is_said_once_and_what_one_meets_by_that_one(extracted: Manifest, tmp_path: Path) -> None:
+    shutil.copytree(extracted.folder, tmp_path / "extract")
+
+    def both(name: str, *arguments: str) -> tuple[list[int], list[list[str]]]:
+        outputs = [tmp_path / f"{name}-{rank}" for rank in range(2)]
+        command = ["pretrain", str(tmp_path / "extract"), "--out", str(tmp_path / name), *flags(settings()), *arguments]
+        codes = fork_ranks(lambda: main(command), outputs)
+        return codes, [output.read_text().splitlines() for output in outputs]
+
+    codes, (lines, silence) = both("too-large", "--batch-size", "12", "--set", "moco.queue_size=12")
+    assert codes == [2, 2]
+    assert (len(lines), silence) == (1, [])
+    assert "There are 10 videos to train on" in lines[0]
+    codes, (lines, silence) = both("unknown", "--set", "optim.lrr=1")
+    assert (codes, len(lines), silence) == ([2, 2], 1, [])
+    assert not (tmp_path / "too-large").exists()
+    run(extracted, tmp_path / "finished")
+    codes, (lines, silence) = both("finished", "--quiet")
+    assert (codes, len(lines), silence) == ([2, 2], 1, [])
+    assert "run.processes was 1, now 2" in lines[0]
+    # A damaged video is in the share of one of the two in the first epoch.
+    damage = tmp_path / "extract" / "frames" / "v005.mp4"
+    damage.write_bytes(bytes(damage.stat().st_size))
+    codes, (first, second) = both("damaged", "--quiet")
+    assert sorted(codes) == [1, 2]
+    assert (len(first), len(second)) == (1, 1 if codes[1] == 2 else 0)
+    assert str(damage) in (first + second)[-1 if codes[1] == 2 else 0]
+    if codes[0] == 1:
+        assert "Another process" in first[0]
 
 
 def test_an_interrupt_keeps_the_state_and_ends_the_workers(extracted: Manifest, tmp_path: Path) -> None:
