@@ -39,14 +39,14 @@ def test_later_sources_win_in_every_combination(tmp_path: Path) -> None:
     for size in range(4):
         for chosen in itertools.combinations(sources, size):
             arguments = {key: value for name in chosen for key, value in sources[name].items()}
-            expected = values[chosen[-1]] if chosen else 80  # the recipe's
+            expected = values[chosen[-1]] if chosen else read_recipe("small-cpu")["optim"]["epochs"]
             assert pretrain_settings(recipe="small-cpu", **arguments).optim.epochs == expected
 
 
 def test_a_setting_no_source_names_has_its_default_and_an_untyped_flag_none() -> None:
     config = pretrain_settings(recipe="small-cpu", flags={"optim.epochs": None, "run.seed": None})
     assert config.moco.temperature == PretrainConfig().moco.temperature == 0.07
-    assert config.optim.epochs == 80
+    assert config.optim.epochs == read_recipe("small-cpu")["optim"]["epochs"]
     assert config.run.seed == 0
 
 

@@ -1,0 +1,46 @@
+"""The README says what the program does: its commands exist, its table of settings is the config's."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from rspnet_cli.cli.main import main
+from rspnet_cli.recipes import recipe_names
+from rspnet_cli.settings import pretrain_settings, settings_table
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [line.split(" #")[0].strip() for block in BLOCKS for line in block.splitlines() if "rspnet " in line]
+
+
+def test_the_table_of_settings_is_generated() -> None:
+    table = README.split("-->\n", 1)[1].split("\n<!-- /settings -->")[0]
+    assert table == settings_table()
+
+
+def test_every_recipe_is_named() -> None:
+    assert all(f"`{name}`" in README for name in recipe_names())
+
+
+def test_the_main_job_is_there() -> None:
+    stages = ("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "inspect")
+    assert all(any(f"rspnet {stage}" in command for command in COMMANDS) for stage in stages)
+
+
+@pytest.mark.parametrize("command", sorted({command for command in COMMANDS if command.startswith("rspnet ")}))
+def test_every_option_of_a_command_exists(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(command)[1:]
+    assert main([words[0], "--help"]) == 0
+    help_text = capsys.readouterr().out
+    for word in words[1:]:
+        if word.startswith("--"):
+            assert re.search(rf"{word}\b", help_text), f"{word} is no option of {words[0]}"
+    for key, value in re.findall(r"--set (\S+?)=(\S+)", command):
+        pretrain_settings(sets=[f"{key}={value}"])
+
+
+def test_links_to_files_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (Path(__file__).parent.parent / target).exists(), target
