@@ -5,18 +5,16 @@ A worker reads two clips per video, cuts each clip's crop box and hands over byt
 
 from __future__ import annotations
 
-import signal
-import warnings
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from rspnet_cli.clips.draws import ClipDraw, clip_rng, draw_clip, epoch_order
+from rspnet_cli.clips.loader import read_ahead
 from rspnet_cli.clips.sampling import frames_at_rate, random_clip
 from rspnet_cli.config import AugmentConfig, ClipConfig
 from rspnet_cli.errors import RspnetError
@@ -154,30 +152,4 @@ class BatchOrder(Sampler["list[Key]"]):
 
 def batches(dataset: ClipPairs, order: BatchOrder, *, workers: int, pin_memory: bool = False) -> Generator[ClipBatch]:
     """Load the batches in order. Raises the RspnetError of a video that cannot be read."""
-    with warnings.catch_warnings():  # more workers than cores: as asked for
-        warnings.filterwarnings("ignore", message="This DataLoader will create")
-        loader: DataLoader[Any] = DataLoader(
-            dataset,
-            batch_sampler=order,
-            num_workers=workers,
-            collate_fn=collate,
-            worker_init_fn=ignore_interrupts,
-            pin_memory=pin_memory,
-            prefetch_factor=4 if workers else None,
-            generator=torch.Generator(),  # else the loader draws a seed, which nothing here uses, from the caller's random state
-        )
-        items = iter(loader)
-    try:
-        for batch in items:
-            if isinstance(batch, RspnetError):
-                raise batch
-            yield batch
-    finally:
-        del items  # ends the workers now, and not when the last traceback that knows this frame is forgotten
-
-
-def ignore_interrupts(_: int) -> None:
-    """In a worker: Ctrl-C is the parent's business (the terminal sends it to all), and SIGTERM ends it without a word."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)
+    return read_ahead(dataset, workers=workers, prefetch=4, collate=collate, pin_memory=pin_memory, batch_sampler=order)

@@ -6,7 +6,6 @@ shards, and no batch spans two of them: the batches, and on a CPU the bytes, are
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -15,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from rspnet_cli.clips.dataset import ignore_interrupts
+from rspnet_cli.clips.loader import read_ahead
 from rspnet_cli.clips.sampling import frames_at_rate, uniform_clips
 from rspnet_cli.encoder.encoder import pool_features
 from rspnet_cli.encoder.load import PretrainedEncoder, preprocess
@@ -79,27 +78,7 @@ def load_clips(dataset: UniformClips, rows: Sequence[int], *, workers: int, pin_
 
     Raises the RspnetError of a video that cannot be read.
     """
-    with warnings.catch_warnings():
-        # More workers than cores is the user's choice, and right where reading waits for a disk.
-        warnings.filterwarnings("ignore", message="This DataLoader will create")
-        loader: DataLoader[VideoClips | RspnetError] = DataLoader(
-            dataset,
-            batch_size=None,
-            sampler=list(rows),
-            num_workers=workers,
-            collate_fn=_unchanged,
-            worker_init_fn=ignore_interrupts,
-            pin_memory=pin_memory,
-            prefetch_factor=2 if workers else None,
-        )
-        items = iter(loader)
-    try:
-        for item in items:
-            if isinstance(item, RspnetError):
-                raise item
-            yield item
-    finally:
-        del items  # ends the workers now, and not when the last traceback that knows this frame is forgotten
+    return read_ahead(dataset, workers=workers, prefetch=2, collate=_unchanged, pin_memory=pin_memory, batch_size=None, sampler=list(rows))
 
 
 def _unchanged(item: Any) -> Any:
