@@ -20,7 +20,7 @@ def eval_retrieval(
     ] = None,
     topk: Annotated[
         list[int] | None,
-        typer.Option("--topk", metavar="K ...", help="Ranks to report recall at: --topk 1 5 10.", show_default="1 5 10 20 50"),
+        typer.Option("--topk", min=1, metavar="K ...", help="Ranks to report recall at: --topk 1 5 10.", show_default="1 5 10 20 50"),
     ] = None,
     split: Annotated[
         str | None, typer.Option("--split", help="Test videos of this split query its train videos.", show_default="1")

@@ -1,0 +1,236 @@
+"""The command line's frame: exit codes, one line per error, lists as typed, and nothing heavy before it is needed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import rspnet_cli
+from rspnet_cli.cli import main as main_module
+from rspnet_cli.cli.main import main, repeat_list_options
+from rspnet_cli.errors import BusyError, InputError, RspnetError, Stopped
+from tests.processes import ROOT
+
+COMMANDS = ["extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "inspect"]
+# design.md: the flags that scripts rely on.
+SHARED = "--work-dir --out --force --json --quiet"
+FLAGS = {
+    "extract": "--dataset --annotations --short-side --codec --crf --workers --limit --strict --keep-partial --max-pixels --video-timeout "
+    "--retry-failed --verify-sources",
+    "pretrain": "--recipe --config --set --split --epochs --batch-size --lr --backbone --device --precision --compile --workers --seed",
+    "export-features": "--frames --clips --pool --random-init --checkpoint --device --precision --batch-size --workers --set",
+    "eval-retrieval": "--topk --split --protocol --device",
+    "eval-classification": "--split --protocol --probe --seed",
+}
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("eval-retrieval --topk 1 5 10 20 50", "eval-retrieval --topk 1 --topk 5 --topk 10 --topk 20 --topk 50"),
+        ("eval-retrieval --topk 1 --topk 5", "eval-retrieval --topk 1 --topk 5"),
+        ("eval-retrieval --topk 1,5,10", "eval-retrieval --topk 1 --topk 5 --topk 10"),
+        ("eval-retrieval --topk=1,5 10", "eval-retrieval --topk 1 --topk 5 --topk 10"),
+        ("eval-retrieval --topk 1, 5, 10", "eval-retrieval --topk 1 --topk 5 --topk 10"),
+        ("eval-retrieval --topk 1 5 other/export-features --json", "eval-retrieval --topk 1 --topk 5 other/export-features --json"),
+        ("eval-retrieval other/export-features --topk 1 5", "eval-retrieval other/export-features --topk 1 --topk 5"),
+        ("eval-retrieval --topk 1 5 --split 2", "eval-retrieval --topk 1 --topk 5 --split 2"),
+        ("eval-retrieval --topk x 5", "eval-retrieval --topk x --topk 5"),
+        ("eval-retrieval --topk -1", "eval-retrieval --topk -1"),
+        ("eval-retrieval --topk", "eval-retrieval --topk"),
+        ("eval-retrieval --topk ,", "eval-retrieval --topk ,"),
+        ("export-features --also npy,parquet --clips 3", "export-features --also npy --also parquet --clips 3"),
+        ("export-features --also npy pretrain", "export-features --also npy pretrain"),
+        ("pretrain --set optim.lr=1,5 -- --topk 1 5", "pretrain --set optim.lr=1,5 -- --topk 1 5"),
+        ("pretrain --set clip.speeds=[2,4]", "pretrain --set clip.speeds=[2,4]"),
+        ("", ""),
+    ],
+)
+def test_lists_are_read_as_typed(typed: str, read: str) -> None:
+    assert repeat_list_options(typed.split()) == read.split()
+
+
+@given(st.lists(st.sampled_from(["eval-retrieval", "--split", "1", "a=b", "--json", "x,y", "", "-", "--out=1,2", "5"])))
+def test_without_a_list_option_nothing_is_rewritten(args: list[str]) -> None:
+    assert repeat_list_options(args) == args
+
+
+def call(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
+    code = main(args)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("TERM", "dumb")
+
+
+@pytest.mark.usefixtures("wide")
+def test_help_lists_every_command_and_every_flag_of_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, "--help")
+    assert (code, err) == (0, "")
+    positions = [re.search(rf"^\W*{command}\s", out, re.MULTILINE) for command in COMMANDS]
+    assert all(positions), out
+    for command in COMMANDS:
+        code, out, err = call(capsys, command, "--help")
+        assert (code, err) == (0, "")
+        if command in FLAGS:
+            typed = set(re.findall(r"--[a-z][a-z-]+", out))
+            assert not set(f"{SHARED} {FLAGS[command]}".split()) - typed, command
+    code, out, _ = call(capsys, "pretrain", "-h")
+    assert code == 0
+    for recipe in ("c3d", "r3d18", "r2plus1d", "s3dg", "small-cpu"):
+        assert recipe in out
+
+
+def test_without_a_command_it_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys)
+    assert code == 2
+    assert "extract" in out + err
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "--version") == (0, f"rspnet {rspnet_cli.__version__}\n", "")
+
+
+HEAVY = {"torch", "av", "pandas", "sklearn", "scipy", "safetensors", "tensorboard", "pyarrow"}
+USAGE_ERRORS = [
+    ["extrakt"],
+    ["--nonsense"],
+    ["extract"],
+    ["extract", "videos", "--short-side", "many"],
+    ["extract", "videos", "--codec", "vhs"],
+    ["pretrain", "a", "b"],
+    ["pretrain", "--epochs"],
+    ["pretrain", "--epochs", "0"],
+    ["pretrain", "--epochs", "1.5"],
+    ["pretrain", "--nonsense"],
+    ["pretrain", "--recipe", "r3d-18"],
+    ["pretrain", "--set", "optim.lrr=1"],
+    ["pretrain", "--set", "optim.lr"],
+    ["pretrain", "--set", "optim.lr=fast"],
+    ["pretrain", "--backbone", "vgg"],
+    ["pretrain", "--config", "no-such-file.toml"],
+    ["pretrain", "--precision", "fp8"],
+    ["pretrain", "--seed", "-1"],
+    ["export-features", "--clips", "0"],
+    ["export-features", "--pool", "min"],
+    ["export-features", "--set", "clip=3"],
+    ["export-features", "--checkpoint", "newest"],
+    ["eval-retrieval", "--topk", "many"],
+    ["eval-retrieval", "--topk", "0"],
+    ["eval-retrieval", "--protocol", "none"],
+    ["eval-classification", "--probe", "svm"],
+    ["eval-classification", "--seed", "x"],
+    ["inspect"],
+]
+
+
+@pytest.mark.parametrize("args", USAGE_ERRORS, ids=" ".join)
+def test_a_usage_error_exits_2_with_nothing_on_stdout_and_no_folder(
+    args: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, *args)
+    assert (code, out) == (2, "")
+    assert err
+    assert "Traceback" not in err
+    assert os.listdir(tmp_path) == []
+
+
+def test_help_and_usage_errors_import_nothing_heavy() -> None:
+    """In a fresh interpreter: the calls one after the other, and after each what has been imported."""
+    calls = [["--help"], ["--version"], *([command, "--help"] for command in COMMANDS), *USAGE_ERRORS]
+    script = f"""
+import contextlib, io, sys
+from rspnet_cli.cli.main import main
+import rspnet_cli
+for call in {calls!r}:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        main(call)
+    heavy = {{name.partition('.')[0] for name in sys.modules}} & {HEAVY!r}
+    assert not heavy, f'{{call}} imported {{sorted(heavy)}}'
+print('done')
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "done\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(RspnetError("It failed: try again."), 1), (InputError("It is wrong: do it right."), 2), (BusyError("It is in use: wait."), 1)],
+)
+def test_an_error_is_one_line_and_its_exit_code(
+    error: RspnetError, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(main_module, "app", fail)
+    assert call(capsys, "pretrain") == (code, "", f"rspnet: {error}\n")
+
+
+def test_a_name_that_is_no_text_does_not_break_the_message(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise InputError("\udcff.mp4 is wrong: [bold]name it[/bold] anew.")
+
+    monkeypatch.setattr(main_module, "app", fail)
+    assert call(capsys, "extract") == (2, "", "rspnet: \\udcff.mp4 is wrong: [bold]name it[/bold] anew.\n")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_one_line_and_the_handlers_are_put_back(
+    number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def interrupted(**_: object) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)  # a second one does not break the clean-up
+        except Exception:
+            seen.append("swallowed")
+        finally:
+            seen.append("cleaned up")
+
+    monkeypatch.setattr(main_module, "app", interrupted)
+    assert call(capsys, "pretrain") == (code, "", "rspnet: interrupted; what is done is kept, and the same command continues it.\n")
+    assert seen == ["cleaned up"]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert Stopped(number).exit_code == code
+
+
+def test_a_reader_that_leaves_is_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "rspnet_cli", "pretrain", "--help"], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    os.close(writing)
+    assert done.returncode == 1
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS[1:])
+def test_a_path_that_no_file_can_have_is_one_sentence(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("x" * 300, "missing", "a\nb", "file/below"):
+        (tmp_path / "file").write_text("no folder")
+        code, out, err = call(capsys, command, path)
+        assert (code, out) == (2, ""), err
+        assert len(err.splitlines()) == 1 or "\n" in path, err
+        assert err.startswith("rspnet: ")
+    code, out, err = call(capsys, command, "file")
+    assert (code, out) == (2, "")
+    assert os.listdir(tmp_path) == ["file"]
