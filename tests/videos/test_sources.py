@@ -138,7 +138,8 @@ def test_links_into_the_folder_count_and_what_cannot_be_a_video_has_a_reason(tmp
         "walk/again": "is a link to a folder that it lies in, without end",
         "walk/circle.mp4": "is a link in a loop of links",
         "walk/dangling.mp4": "is a link to gone.mp4, which is not there",
-        "walk/device.mp4": "is a link that leads out of the folder of videos, to /dev/zero: copy it there, or name a folder that holds both",
+        "walk/device.mp4": "is a link that leads out of the folder of videos, to /dev/zero: "
+        "copy it there, or name a folder that holds both",
         "walk/out.mp4": f"is a link that leads out of the folder of videos, to {elsewhere / 'secret.mp4'}: "
         "copy it there, or name a folder that holds both",
         "walk/pipe.mp4": "is a named pipe (FIFO), not a file",
