@@ -456,7 +456,7 @@ def test_kill_9_between_any_two_videos_changes_no_byte_of_the_result(videos: Pat
         workers = children_of(parent)
         kill(parent)
         assert wait(parent) == -signal.SIGKILL
-        wait_until(lambda: not any(is_alive(worker) for worker in workers), "the workers have ended", seconds=5)  # noqa: B023
+        wait_until(lambda: not any(is_alive(worker) for worker in workers), "the workers have ended", seconds=30)  # noqa: B023
         assert not (out / "manifest.json").exists()
     with journal.open("ab") as file:
         file.write(b'{"id": "walk__v0", "outc')  # what a kill leaves of a line

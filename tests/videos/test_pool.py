@@ -34,7 +34,7 @@ def is_alive(pid: int) -> bool:
     return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
-def wait_until(condition: object, what: str, seconds: float = 20) -> None:
+def wait_until(condition: object, what: str, seconds: float = 120) -> None:
     assert callable(condition)
     end = time.monotonic() + seconds
     while not condition():
@@ -77,7 +77,7 @@ def test_a_task_beyond_its_time_is_ended_and_the_others_go_on() -> None:
     assert outcomes["hang in C", None].failure == "took longer than 1.5 s"
     assert [outcomes["echo", i].result for i in (1, 2)] == [1, 2]
     assert outcomes["sleep", 0.1].failure is None
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 def test_a_worker_ends_itself_when_stuck_with_nobody_to_end_it() -> None:
@@ -182,9 +182,10 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, stop: signal.Signals) -> 
         wait_until(lambda: len(list(notes.iterdir())) == 2, "both workers are at work")
         pids = [int(note.name) for note in notes.iterdir()]
         os.killpg(parent.pid, stop)  # as a terminal or a job scheduler does
-        out, err = parent.communicate(timeout=20)
-        wait_until(lambda: not any(is_alive(pid) for pid in pids), "the workers are gone", 5)
+        out, err = parent.communicate(timeout=120)
+        wait_until(lambda: not any(is_alive(pid) for pid in pids), "the workers are gone", 30)
     finally:
         parent.kill()
+        parent.communicate()
     assert out == "started\n"  # once: the script ran in the parent alone
     assert err.count("Traceback") == (1 if stop == signal.SIGINT else 0)  # the parent's own KeyboardInterrupt
