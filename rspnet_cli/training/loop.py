@@ -115,9 +115,13 @@ def train(plan: Plan, checkpoints: Checkpoints, report: Reporter) -> Position:
         run.board = Board(plan.work / "tensorboard", first_step=position.epoch * plan.steps_per_epoch + position.step + 1)
     total = plan.config.epochs * plan.steps_per_epoch
     done = position.epoch * plan.steps_per_epoch + position.step
-    with closing(plan.batches((position.epoch, position.step))) as source:  # ends the loader's workers, whatever happens
-        for _ in report.track(range(done, total), total=total, unit="steps", name="pretrain", start=done):
-            run.one_step(source)
+    try:
+        with closing(plan.batches((position.epoch, position.step))) as source:  # ends the loader's workers, whatever happens
+            for _ in report.track(range(done, total), total=total, unit="steps", name="pretrain", start=done):
+                run.one_step(source)
+    finally:
+        if run.board is not None:
+            run.board.close()
     return position
 
 

@@ -75,6 +75,11 @@ class Board:
                 self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
+    def close(self) -> None:
+        """End the writer's thread."""
+        if self._writer is not None:
+            self._writer.close()
+
 
 def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):

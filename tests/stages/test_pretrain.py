@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.settings import validated
 from rspnet_cli.stages.pretrain import build_moco, pretrain
+from rspnet_cli.training.loop import _Run
 from tests.extracted import NUM_FRAMES, make_extract
-from tests.processes import ROOT, children_of, fork, fork_ranks, is_alive, kill, kill_at_change, wait, wait_until
+from tests.processes import KILLED, ROOT, children_of, fork, fork_ranks, is_alive, kill, kill_at_change, wait, wait_until
 from tests.sentences import one_sentence, refused
 
 RESULT_KEYS = ["videos", "epochs", "steps", "loss", "loss_avid", "loss_rsp", "avid_top1", "avid_top5", "rsp_accuracy", "best_epoch"]
@@ -158,9 +160,11 @@ def test_no_number_of_workers_changes_metrics_or_weights(whole: Manifest, extrac
 
 def test_the_callers_random_state_and_threads_are_left_alone(extracted: Manifest, tmp_path: Path) -> None:
     before = torch.get_rng_state(), torch.get_num_threads()
+    threads = threading.enumerate()
     run(extracted, tmp_path / "pretrain", settings(optim={"epochs": 1}))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert torch.get_num_threads() == before[1]
+    assert threading.enumerate() == threads
 
 
 def test_another_seed_is_another_run(whole: Manifest, extracted: Manifest, tmp_path: Path) -> None:
@@ -446,6 +450,29 @@ def test_two_processes_train_as_one_with_two_batch_norm_parts(extracted: Manifes
     last, one = (load_file(manifest.folder / "checkpoints/last.safetensors") for manifest in (two, alone))
     assert last["queue_videos"].tolist() == one["queue_videos"].tolist()
     assert last["queue_ptr"].tolist() == one["queue_ptr"].tolist()
+
+
+def test_two_processes_that_were_killed_end_with_the_same_bytes(extracted: Manifest, tmp_path: Path) -> None:
+    def both(out: Path, *, die: bool = False) -> list[int]:
+        def one() -> int:
+            if die:
+                save = _Run._save
+
+                def save_and_die(self: _Run, **how: Any) -> None:
+                    save(self, **how)
+                    os._exit(KILLED)
+
+                _Run._save = save_and_die  # type: ignore[method-assign]
+            return main(["pretrain", str(extracted.folder), "--out", str(out), "--quiet", *flags(settings())])
+
+        return fork_ranks(one, [tmp_path / "output"] * 2)
+
+    assert both(tmp_path / "whole") == [0, 0]
+    assert both(tmp_path / "killed", die=True) == [KILLED, KILLED]
+    assert both(tmp_path / "killed") == [0, 0], (tmp_path / "output").read_text()
+    killed, whole = read_manifest(tmp_path / "killed"), read_manifest(tmp_path / "whole")
+    assert killed.environment["resumed"] is True
+    assert artifacts(killed) == artifacts(whole)
 
 
 def test_what_all_processes_meet_is_said_once_and_what_one_meets_by_that_one(extracted: Manifest, tmp_path: Path) -> None:
