@@ -25,6 +25,11 @@ hypothesis.settings.register_profile("rspnet", deadline=None, derandomize=True, 
 hypothesis.settings.load_profile("rspnet")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first: those of whole stages and commands come last."""
+    items.sort(key=lambda item: ("stages", "cli").index(item.path.parent.name) if item.path.parent.name in ("stages", "cli") else -1)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol() -> Generator[None, object, object]:
     """No test depends on, or changes, the random state that another one left."""

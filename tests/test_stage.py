@@ -243,7 +243,7 @@ def test_killed_at_any_change_the_same_command_gives_the_whole_result(tmp_path: 
         shutil.rmtree(folder)
         if not killed:
             break
-        number += 2 if prepare is SCENARIOS["over an equal result"] else 1
+        number += 2 if force else 1
     assert number > 25, "the kills did not reach the work itself"
 
 
