@@ -9,7 +9,7 @@ from .skeleton import Array
 
 
 def bow(clock: Clock) -> Performance:
-    phase = clock.phase(clock.between(1.3, 1.9))
+    phase = clock.phase(clock.between(1.45, 1.75))
     depth = clock.between(55, 85)
     down = cycle(phase, (0.0, 0.0), (0.08, 0.0), (0.42, 1.0), (0.52, 0.96), (0.9, 0.0))
     arms = {"arm_fwd": down * clock.between(10, 70), "arm_out": 9.0 + down * clock.between(-4, 14)}
@@ -24,7 +24,7 @@ def bow(clock: Clock) -> Performance:
 
 
 def clap(clock: Clock) -> Performance:
-    phase = clock.phase(clock.between(0.6, 0.95))
+    phase = clock.phase(clock.between(0.7, 0.85))
     opening = cycle(phase, (0.0, -12.0), (0.08, -11.0), (0.5, clock.between(45, 70)), (0.7, 40.0))
     height = clock.between(45, 95)
     beat = cycle(phase, (0.0, 1.0), (0.5, 0.0))
@@ -44,7 +44,7 @@ def clap(clock: Clock) -> Performance:
 
 
 def kick(clock: Clock) -> Performance:
-    phase = clock.phase(clock.between(1.0, 1.45))
+    phase = clock.phase(clock.between(1.1, 1.35))
     height = clock.between(75, 115)
     out = clock.between(0, 30)
     thrust = cycle(phase, (0.0, 0.0), (0.15, 0.25), (0.42, 1.0), (0.48, 0.97), (0.75, 0.1))
@@ -69,7 +69,7 @@ def kick(clock: Clock) -> Performance:
 
 
 def punch(clock: Clock) -> Performance:
-    phase = clock.phase(clock.between(0.85, 1.25))
+    phase = clock.phase(clock.between(0.9, 1.15))
     channels: dict[str, Array | float] = {}
     turn = clock.between(22, 38)
     for side, shift in (("l", 0.0), ("r", 0.5)):
@@ -92,7 +92,7 @@ def punch(clock: Clock) -> Performance:
 
 
 def squat(clock: Clock) -> Performance:
-    phase = clock.phase(clock.between(1.15, 1.65))
+    phase = clock.phase(clock.between(1.25, 1.5))
     down = cycle(phase, (0.0, 0.0), (0.05, 0.0), (0.46, 1.0), (0.54, 1.0), (0.95, 0.0))
     deep = clock.between(85, 118)
     return Performance(
@@ -111,7 +111,7 @@ def squat(clock: Clock) -> Performance:
 
 
 def twist(clock: Clock) -> Performance:
-    phase = clock.phase(clock.between(0.75, 1.05))
+    phase = clock.phase(clock.between(0.8, 0.98))
     turn = np.sin(2 * np.pi * phase)
     size = clock.between(28, 42)
     low = clock.between(38, 62) + 12 * np.sin(np.pi * phase)
@@ -129,7 +129,7 @@ def twist(clock: Clock) -> Performance:
 
 
 def wave(clock: Clock) -> Performance:
-    phase = clock.phase(clock.between(0.7, 1.05))
+    phase = clock.phase(clock.between(0.78, 0.95))
     swing = cycle(phase, (0.0, -1.0), (0.5, 1.0))
     raised = clock.between(100, 130)
     return Performance(

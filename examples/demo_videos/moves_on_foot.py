@@ -11,7 +11,7 @@ Keys = tuple[tuple[float, float], ...]
 
 
 def cartwheel(clock: Clock) -> Performance:
-    phase = clock.phase(clock.between(2.5, 3.1))  # one to the left and one back to the right
+    phase = clock.phase(clock.between(2.6, 3.0))  # one to the left and one back to the right
     keys: Keys = ((0.0, 0.0), (0.06, 8.0), (0.25, 180.0), (0.44, 352.0), (0.5, 360.0), (0.56, 352.0), (0.75, 180.0), (0.94, 8.0))
     roll = cycle(phase, *keys)
     inverted = (1 - np.cos(np.deg2rad(roll))) / 2
@@ -37,7 +37,7 @@ def cartwheel(clock: Clock) -> Performance:
 
 
 def crawl(clock: Clock) -> Performance:
-    period_s = clock.between(0.85, 1.25)
+    period_s = clock.between(0.9, 1.1)
     phase = clock.phase(period_s)
     reach = clock.between(18, 28)
     slant = clock.between(64, 74)  # arms are longer than thighs
@@ -60,8 +60,8 @@ def crawl(clock: Clock) -> Performance:
 
 
 def jump(clock: Clock) -> Performance:
-    flight_s = clock.between(0.38, 0.54)
-    period_s = clock.between(0.7, 0.9) + flight_s
+    flight_s = clock.between(0.42, 0.5)
+    period_s = clock.between(0.74, 0.84) + flight_s
     phase = clock.phase(period_s)
     off, land = 0.36, 0.36 + flight_s / period_s
     deep = clock.between(55, 85)
@@ -80,7 +80,7 @@ def jump(clock: Clock) -> Performance:
 
 
 def jumping_jack(clock: Clock) -> Performance:
-    period_s = clock.between(0.85, 1.15)
+    period_s = clock.between(0.9, 1.08)
     phase = clock.phase(period_s)
     apart = cycle(phase, (0.02, 0.0), (0.1, 0.06), (0.42, 1.0), (0.6, 0.95), (0.92, 0.04))
     soft = cycle(phase, (0.0, 1.0), (0.25, 0.1), (0.5, 1.0), (0.75, 0.1))
@@ -109,7 +109,7 @@ def _gait(phase: Array, hip: Keys, knee: Keys, ankle: Keys) -> dict[str, Array |
 
 
 def run(clock: Clock) -> Performance:
-    period_s = clock.between(0.62, 0.78)
+    period_s = clock.between(0.64, 0.74)
     phase = clock.phase(period_s)
     stride = clock.between(0.85, 1.2)
     legs = _gait(
@@ -137,12 +137,12 @@ def run(clock: Clock) -> Performance:
 
 
 def side_step(clock: Clock) -> Performance:
-    phase = clock.phase(clock.between(1.1, 1.5))  # a step to the left, a step to the right
-    width = clock.between(0.18, 0.3)
+    phase = clock.phase(clock.between(1.15, 1.35))  # a step to the left, a step to the right
+    width = clock.between(0.3, 0.42)
     sideways = cycle(phase, (0.0, -1.0), (0.08, -1.0), (0.5, 1.0), (0.58, 1.0))
     spread = cycle(phase * 2, (0.08, 0.0), (0.5, 1.0), (0.62, 0.9), (0.98, 0.0))
     bounce = cycle(phase * 2, (0.05, 1.0), (0.55, 0.2))
-    sweep = clock.between(40, 70)
+    sweep = clock.between(55, 80)
     return Performance(
         {
             "y": width * sideways,
@@ -151,14 +151,14 @@ def side_step(clock: Clock) -> Performance:
             "twist": 14 * sideways,
             "l_arm_out": 28 + sweep * np.clip(sideways + 0.3, -0.6, None),
             "r_arm_out": 28 + sweep * np.clip(-sideways + 0.3, -0.6, None),
-            **both(arm_fwd=24.0, elbow=clock.between(20, 60), hip_out=4 + 15 * spread, knee=10 + 22 * bounce, hip_fwd=6 + 12 * bounce),
+            **both(arm_fwd=24.0, elbow=clock.between(20, 60), hip_out=4 + 18 * spread, knee=10 + 22 * bounce, hip_fwd=6 + 12 * bounce),
         },
         anchor=("pelvis",),
     )
 
 
 def spin(clock: Clock) -> Performance:
-    period_s = clock.between(1.1, 1.6)
+    period_s = clock.between(1.2, 1.45)
     phase = clock.phase(period_s)
     step = 2 * np.pi * 2 * phase  # two steps a turn, a push at each
     channels: dict[str, Array | float] = {}
@@ -170,7 +170,7 @@ def spin(clock: Clock) -> Performance:
             "yaw": 360 * phase + 14 * np.sin(step),
             "twist": 10 * np.cos(step),
             "side": 5 * np.sin(step),
-            **both(arm_fwd=10 + 8 * np.sin(step), arm_out=clock.between(50, 88), elbow=clock.between(8, 40)),
+            **both(arm_fwd=10 + 8 * np.sin(step), arm_out=clock.between(65, 90), elbow=clock.between(6, 25)),
             **channels,
         },
         anchor=("pelvis",),
@@ -178,7 +178,7 @@ def spin(clock: Clock) -> Performance:
 
 
 def walk(clock: Clock) -> Performance:
-    phase = clock.phase(clock.between(0.98, 1.3))
+    phase = clock.phase(clock.between(1.02, 1.2))
     stride = clock.between(0.85, 1.2)
     legs = _gait(
         phase,

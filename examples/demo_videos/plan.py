@@ -15,7 +15,7 @@ from .camera import Camera, framed, limbs_in_picture
 from .draw import paint, paint_figure
 from .encode import FORMATS, Format
 from .performance import Clock
-from .scenes import GREY, HAZE, SCENES, Scene, backdrop
+from .scenes import DIM, LIFT, SCENES, Scene, backdrop
 from .skeleton import INDEX, LIMBS, Array, Body, joint_positions
 
 CLASSES = tuple(sorted(ACTIONS))
@@ -115,18 +115,18 @@ def cast_of(video: Video, seed: int) -> Cast:
 
 
 def _clothes(scene: Scene, rng: np.random.Generator) -> dict[str, Array]:
-    """Colours of an actor, in 0-255, drawn until clothes stand out against the scene."""
+    """Colours of an actor, in 0-255, drawn until clothes are brighter than the scene."""
     weights = np.array([0.3, 0.59, 0.11])  # brightness of red, green and blue
-    around = [GREY + HAZE * (float(np.add(surface.dark, surface.light) @ weights) / 2 - GREY) for surface in (scene.wall, scene.floor)]
+    around = max(float(LIFT + DIM * (np.add(surface.dark, surface.light) @ weights) / 2) for surface in (scene.wall, scene.floor))
 
     def cloth() -> Array:
         for _ in range(30):
-            colour = np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.1, 0.95), rng.uniform(0.15, 1.0)))
-            if min(abs(float(colour @ weights) - brightness) for brightness in around) > 0.2:
+            colour = np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.05, 0.9), rng.uniform(0.6, 1.0)))
+            if colour @ weights > around + 0.2:
                 break
         return colour * 255
 
-    skin = np.array([235.0, 190.0, 160.0]) * rng.uniform(0.4, 1.0) * np.array([1, rng.uniform(0.92, 1.02), rng.uniform(0.88, 1.04)])
+    skin = np.array([235.0, 190.0, 160.0]) * rng.uniform(0.5, 1.0) * np.array([1, rng.uniform(0.92, 1.02), rng.uniform(0.88, 1.04)])
     shirt, trousers = cloth(), cloth()
     sleeves = shirt if rng.random() < 0.8 else skin
     return {
@@ -150,7 +150,7 @@ def render(video: Video, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8
     time_s = np.arange(round(rng.uniform(2.5, 3.2) * FPS)) / FPS * rate
     pose, anchor = perform(video.action, Clock(time_s, rng))
     joints = joint_positions(pose, cast.body, anchor=anchor)
-    camera = Camera(azimuth=rng.uniform(0, 360), elevation=rng.uniform(-1, 17), distance=rng.uniform(4, 7))
+    camera = Camera(azimuth=rng.uniform(-80, 80), elevation=rng.uniform(0, 14), distance=rng.uniform(4, 7))
     shift = (rng.uniform(-0.06, 0.06), rng.uniform(-0.02, 0.02))
     camera = framed(camera, joints, cast.body, width=width, height=height, fill=rng.uniform(0.8, 0.93), shift=shift)
     empty = backdrop(cast.scene, camera, width=width, height=height, rng=rng)
