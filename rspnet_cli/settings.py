@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from rspnet_cli.config import PretrainConfig, Section
 from rspnet_cli.errors import InputError
@@ -44,7 +45,8 @@ def pretrain_settings(
         typed |= _flatten(_read_config(config_file))
     for text in sets:
         key, value = _parse_set(text)
-        typed[key] = value
+        section, name = _known(key)
+        typed[key] = _value_of(value, _section_class(PretrainConfig.model_fields[section].annotation).model_fields[name])
     typed |= {key: value for key, value in (flags or {}).items() if value is not None}
     for key, value in typed.items():
         section, name = _known(key)
@@ -70,7 +72,7 @@ def flat_settings(model: type[Config], *, sets: Iterable[str] = (), flags: Mappi
         key, value = _parse_set(text, example="clips=5")
         if key not in model.model_fields:
             raise InputError(f"There is no setting '{key}'{_nearest(key, model.model_fields)}: there are {', '.join(model.model_fields)}.")
-        values[key] = value
+        values[key] = _value_of(value, model.model_fields[key])
     return validated(model, values | {key: value for key, value in (flags or {}).items() if value is not None})
 
 
@@ -120,20 +122,18 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
-def _parse_set(text: str, example: str = "optim.lr=0.05") -> tuple[str, Any]:
+def _parse_set(text: str, example: str = "optim.lr=0.05") -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise InputError(f"--set {text}: write it as key=value, for example --set {example}.")
-    value = value.strip()
-    if value.lower() == "none" and not _takes_none(key.strip()):
-        return key.strip(), value.lower()  # the word, as in optim.lr_scale=none
-    return key.strip(), parse_value(value)
+    return key.strip(), value.strip()
 
 
-def _takes_none(key: str) -> bool:
-    section, name = _known(key)
-    field = _section_class(PretrainConfig.model_fields[section].annotation).model_fields[name]
-    return type(None) in get_args(field.annotation)
+def _value_of(text: str, field: FieldInfo) -> Any:
+    """A value typed for a setting: `none` is no value where the setting can have none, else the word, as in optim.lr_scale=none."""
+    if text.lower() == "none" and type(None) not in get_args(field.annotation):
+        return text.lower()
+    return parse_value(text)
 
 
 def parse_value(text: str) -> Any:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from rspnet_cli.config import PretrainConfig
+from rspnet_cli.config import ExportConfig, PretrainConfig
 from rspnet_cli.errors import InputError
 from rspnet_cli.recipes import recipe_names
-from rspnet_cli.settings import parse_value, pretrain_settings, read_recipe, setting_names, validated
+from rspnet_cli.settings import flat_settings, parse_value, pretrain_settings, read_recipe, setting_names, validated
 from tests.sentences import refused
 
 
@@ -255,3 +255,9 @@ def test_settings_cannot_be_changed_behind_the_manifests_back() -> None:
         config.run.seed = 3  # type: ignore[misc]
     assert read_recipe("small-cpu") == read_recipe("small-cpu")
     assert validated(PretrainConfig, config.model_dump()) == config
+
+
+def test_none_is_no_value_only_for_settings_that_can_have_none() -> None:
+    assert flat_settings(ExportConfig, sets=["workers=none"]).workers is None
+    with pytest.raises(InputError, match=r"clips: .*integer.*'none'"):
+        flat_settings(ExportConfig, sets=["clips=none"])
