@@ -9,6 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+# ImageNet's mean and deviation of R, G, B in [0, 1]: what clips are normalised by in training and after it.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
 Unit = Annotated[float, Field(ge=0, le=1)]
 
 

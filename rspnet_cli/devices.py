@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from rspnet_cli import distributed
@@ -46,8 +47,11 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 def default_workers(device: torch.device) -> int:
     """Decoding processes: beside a GPU one per core (shared by the machine's ranks), beside training on the CPU a quarter of them."""
-    import os
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = num_cpus()
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(16, cores // ranks_here) if device.type != "cpu" else cores // (4 * ranks_here))
+
+
+def num_cpus() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

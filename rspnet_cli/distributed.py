@@ -115,15 +115,3 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     value = value.clone()
     dist.all_reduce(value)
     return value / world_size()
-
-
-def any_rank(flag: bool, device: str) -> bool:
-    """Whether the flag is set on any rank."""
-    if world_size() == 1:
-        return flag
-    import torch
-    import torch.distributed as dist
-
-    value = torch.tensor([int(flag)], device=device)
-    dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return bool(value.item())

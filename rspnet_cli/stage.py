@@ -172,11 +172,6 @@ def begin_stage(
         _remove_empty(out, created)
 
 
-def work_folder(work_dir: Path, stage: str) -> Path:
-    """Where a stage's result lies in a work directory."""
-    return work_dir / stage
-
-
 def describe_environment() -> dict[str, Any]:
     """Facts about machine and libraries that no digest depends on. Only libraries already imported are asked about torch."""
     facts: dict[str, Any] = {

@@ -25,8 +25,6 @@ Force = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.", rich_help_panel="Output")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print results only.", rich_help_panel="Output")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
-Split = Annotated[str, typer.Option("--split", help="Which split's train and test videos.")]
 
 
 def reporter(quiet: bool) -> Reporter:

@@ -6,7 +6,8 @@ clamped after each -> flip -> ImageNet mean and deviation. `aug_plus`: jitter be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,9 +16,8 @@ from torch import Tensor
 
 from rspnet_cli.clips.dataset import ClipBatch
 from rspnet_cli.clips.draws import BRIGHTNESS, CONTRAST, HUE, ClipDraw
+from rspnet_cli.config import MEAN, STD
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 _GREY = (0.2989, 0.587, 0.114)
 
 
@@ -30,9 +30,9 @@ def augment(batch: ClipBatch, *, size: int, order: str, device: torch.device) ->
     num_frames = batch.num_frames
     out = torch.empty((len(draws), num_frames, size, size, 3), device=device).permute(0, 4, 1, 2, 3)  # (N, 3, L, S, S)
     if device.type == "cpu":
-        for index, draw in enumerate(draws):
-            resized = _resize_crop(batch.crop(index), size)[None]  # (1, 3, L, S, S)
-            out[index] = _colour(resized, [draw], order)[0]
+        for target, crop, draw in zip(out, batch.crops(), draws, strict=True):
+            resized = _resize_crop(crop, size)[None]  # (1, 3, L, S, S)
+            target.copy_(_colour(resized, [draw], order)[0])
     else:
         out.copy_(_colour(_resize_crops(batch, size, device), draws, order))
     return out
@@ -49,12 +49,11 @@ def _colour(clips: Tensor, draws: Sequence[ClipDraw], order: str) -> Tensor:
     return (clips - mean) / std
 
 
-def _where(clips: Tensor, chosen: Sequence[bool], change) -> Tensor:  # type: ignore[no-untyped-def]
+def _where(clips: Tensor, chosen: Sequence[bool], change: Callable[[Tensor], Tensor]) -> Tensor:
     """Change the chosen clips alone. The choice is known on the host, so no device is waited for."""
     rows = np.flatnonzero(chosen)
     if len(rows) == len(clips):
-        changed: Tensor = change(clips)
-        return changed
+        return change(clips)
     if len(rows):
         index = torch.from_numpy(rows).to(clips.device, non_blocking=True)
         clips.index_copy_(0, index, change(clips.index_select(0, index)))
@@ -77,7 +76,7 @@ def _jitter(clips: Tensor, draws: Sequence[ClipDraw]) -> Tensor:
         for op in sorted({op for op in ops if op is not None}):
             rows = [index for index, value in enumerate(ops) if value == op]
             factor = torch.tensor([draws[index].factors[op] for index in rows]).to(clips.device, non_blocking=True).view(-1, 1, 1, 1, 1)
-            clips = _where(clips, [value == op for value in ops], lambda chosen, op=op, factor=factor: _colour_op(chosen, op, factor))
+            clips = _where(clips, [value == op for value in ops], partial(_colour_op, op=op, factor=factor))
     return clips
 
 

@@ -5,6 +5,7 @@ A worker reads two clips per video, cuts each clip's crop box and hands over byt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -37,25 +38,21 @@ class ClipBatch:
     videos: Tensor
     """(B,) int64: rows of the extraction's table."""
 
-    def crop(self, index: int) -> Tensor:
-        """One crop: (L, h, w, 3) uint8, a view."""
-        sizes = [self.num_frames * draw.box[2] * draw.box[3] * 3 for draw in self.draws[: index + 1]]
-        end = sum(sizes)
-        _, _, height, width = self.draws[index].box
-        return self.pixels[end - sizes[-1] : end].view(self.num_frames, height, width, 3)
+    def crops(self) -> list[Tensor]:
+        """The crops, each (L, h, w, 3) uint8, as views."""
+        return self._unpacked(self.pixels)
 
     def padded(self, device: torch.device) -> Tensor:
         """All crops on a device, padded with zeros at the bottom and right: (N, L, Hmax, Wmax, 3) uint8."""
         height, width = (max(draw.box[side] for draw in self.draws) for side in (2, 3))
         out = torch.zeros((len(self.draws), self.num_frames, height, width, 3), dtype=torch.uint8, device=device)
-        flat = self.pixels.to(device, non_blocking=True)
-        start = 0
-        for index, draw in enumerate(self.draws):
-            _, _, h, w = draw.box
-            end = start + self.num_frames * h * w * 3
-            out[index, :, :h, :w] = flat[start:end].view(self.num_frames, h, w, 3)
-            start = end
+        for target, crop in zip(out, self._unpacked(self.pixels.to(device, non_blocking=True)), strict=True):
+            target[:, : crop.shape[1], : crop.shape[2]] = crop
         return out
+
+    def _unpacked(self, pixels: Tensor) -> list[Tensor]:
+        shapes = [(self.num_frames, draw.box[2], draw.box[3], 3) for draw in self.draws]
+        return [part.view(shape) for part, shape in zip(torch.split(pixels, [math.prod(shape) for shape in shapes]), shapes, strict=True)]
 
     def pin_memory(self) -> ClipBatch:
         """The batch in page-locked memory, from where it is copied to a GPU without waiting (called by the DataLoader)."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rspnet_cli.config import ClipConfig, ModelConfig
+from rspnet_cli.config import MEAN, STD, ClipConfig, ModelConfig
 from rspnet_cli.devices import resolve_device
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.errors import InputError
@@ -21,8 +21,6 @@ from rspnet_cli.manifest import Manifest, check_artifact, read_manifest
 from rspnet_cli.settings import validated
 from rspnet_cli.tensors import check_shape, open_tensors
 
-MEAN = (0.485, 0.456, 0.406)  # ImageNet's, R G B, as in training
-STD = (0.229, 0.224, 0.225)
 _ADVICE = "restore it, or make it anew with `rspnet pretrain --force`"
 _QUERY = "query."
 

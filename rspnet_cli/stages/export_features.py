@@ -24,6 +24,7 @@ from rspnet_cli.files import atomic_path
 from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.stage import Stage, begin_stage
+from rspnet_cli.tables import PRETRAIN_VIDEOS, read_table
 from rspnet_cli.tensors import check_shape, open_tensors, write_tensors
 from rspnet_cli.videos.frames import FramesTable, read_frames
 
@@ -160,12 +161,7 @@ def _prepare_batch_norm(config: ExportConfig, stage: Stage, encoder: PretrainedE
 
 def _pretrain_videos(pretrain: Manifest) -> pd.DataFrame:
     """The pretraining's table of videos: id, used (bool), sha256 of the source. Raises InputError."""
-    path = pretrain.artifact_path("videos.csv")
-    try:
-        videos = pd.read_csv(path, dtype={"id": "str", "used": "bool", "sha256": "str"}, keep_default_na=False)
-        return videos[["id", "used", "sha256"]]
-    except (ValueError, KeyError, OSError) as error:
-        raise InputError(f"{path} is no table of pretraining videos ({error}): make it anew with `rspnet pretrain --force`.") from error
+    return read_table(pretrain.artifact_path(PRETRAIN_VIDEOS.file), PRETRAIN_VIDEOS)
 
 
 def _warn_of_enlarging(encoder: PretrainedEncoder, table: FramesTable, report: Reporter) -> None:

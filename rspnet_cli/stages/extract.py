@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rspnet_cli.config import ExtractConfig
+from rspnet_cli.devices import num_cpus
 from rspnet_cli.errors import InputError, RspnetError
 from rspnet_cli.files import sha256_of_json, write_atomic
 from rspnet_cli.manifest import UNFINISHED, Manifest
@@ -125,7 +126,7 @@ def _run(stage: Stage, request: Request, *, before: Manifest | None = None) -> M
         num_done = len(table.videos) - len(todo)
         _report_start(stage, request, num_done)
         num_failed = len(table.failures) + sum(isinstance(journal.outcomes.get(video.id), Failed) for video in table.videos)
-        num_workers = min(request.config.workers or _num_cpus(), max(len(todo), 1))
+        num_workers = min(request.config.workers or num_cpus(), max(len(todo), 1))
         with WorkerPool(extract_video, num_workers=num_workers, timeout_s=request.config.video_timeout_s) as pool:
             outcomes = pool.outcomes(_task(stage, request, video) for video in todo)
             for outcome in report.track(outcomes, total=len(table.videos), start=num_done, unit="videos", name=NAME):
@@ -299,7 +300,3 @@ def _report_end(report: Reporter, manifest: Manifest, extracted: dict[str, Extra
             report.info(f"extract: {counted(number, 'video')} {what}; {VIDEOS.file} says which.")
     if manifest.results["failed"]:
         report.warn(f"{counted(manifest.results['failed'], 'video')} failed: {manifest.folder / FAILURES.file} lists the reasons.")
-
-
-def _num_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -20,9 +19,11 @@ from rspnet_cli.devices import default_workers, resolve_device, resolve_precisio
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.encoder.moco import MoCo, query_projection
 from rspnet_cli.errors import InputError
+from rspnet_cli.files import write_atomic
 from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.stage import Stage, begin_stage
+from rspnet_cli.tables import METRICS, PRETRAIN_VIDEOS, TIMINGS, csv_bytes
 from rspnet_cli.tensors import write_tensors
 from rspnet_cli.training.checkpoint import Checkpoints, state_arrays
 from rspnet_cli.training.loop import Plan, Position, build_optimizer, train
@@ -204,8 +205,9 @@ def _write_results(
     used = np.zeros(len(table), dtype=bool)
     used[rows] = True
     # The source's hash tells whether a video of another extraction was trained on.
-    words = {"id": table.ids, "used": used, "sha256": table.rows["sha256"]}
-    pd.DataFrame(words).to_csv(stage.work / "videos.csv", index=False, lineterminator="\n")
+    hashes = table.rows["sha256"].tolist()
+    videos = ({"id": name, "used": bool(flag), "sha256": digest} for name, flag, digest in zip(table.ids, used, hashes, strict=True))
+    write_atomic(stage.work / PRETRAIN_VIDEOS.file, csv_bytes(PRETRAIN_VIDEOS.header(), videos))
     last = position.last
     avid = {key: last[key] if queue_filled else None for key in ("avid_top1", "avid_top5")}
     results: dict[str, Any] = {
@@ -220,8 +222,8 @@ def _write_results(
     checkpoints = Checkpoints(stage.work).publish()
     stage.finish(
         results=results,
-        artifacts=["encoder.safetensors", "initial.safetensors", "metrics.csv", "videos.csv", *checkpoints],
-        logs=["timings.csv", "tensorboard"],
+        artifacts=["encoder.safetensors", "initial.safetensors", METRICS.file, PRETRAIN_VIDEOS.file, *checkpoints],
+        logs=[TIMINGS.file, "tensorboard"],
         classes_sha256=stage.inputs["extract"].classes_sha256,
         environment={"device": config.run.device, "workers": config.run.workers},
     )

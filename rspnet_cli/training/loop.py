@@ -21,6 +21,7 @@ from rspnet_cli.clips.dataset import ClipBatch
 from rspnet_cli.config import OptimConfig
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.progress import Reporter
+from rspnet_cli.tables import METRICS, TIMINGS
 from rspnet_cli.training.checkpoint import Checkpoints
 from rspnet_cli.training.metrics import Board, CsvLog, Means
 
@@ -110,11 +111,10 @@ def train(plan: Plan, checkpoints: Checkpoints, report: Reporter) -> Position:
     )
     if distributed.is_main():
         rows = int(saved["rows"]) if saved else 0
-        run.metrics = CsvLog(plan.work / "metrics.csv", ["epoch", "step", "lr", *columns, *plan.extra_columns], rows=rows)
-        run.timings = CsvLog(plan.work / "timings.csv", ["step", "seconds", "videos_per_s", "data_wait_share"])
-        run.board = Board(plan.work / "tensorboard", first_step=position.epoch * plan.steps_per_epoch + position.step + 1)
-    total = plan.config.epochs * plan.steps_per_epoch
-    done = position.epoch * plan.steps_per_epoch + position.step
+        run.metrics = CsvLog(plan.work / METRICS.file, ["epoch", "step", "lr", *columns, *plan.extra_columns], rows=rows)
+        run.timings = CsvLog(plan.work / TIMINGS.file, TIMINGS.header())
+        run.board = Board(plan.work / "tensorboard", first_step=run.steps_done + 1)
+    total, done = plan.config.epochs * plan.steps_per_epoch, run.steps_done
     try:
         with closing(plan.batches((position.epoch, position.step))) as source:  # ends the loader's workers, whatever happens
             for _ in report.track(range(done, total), total=total, unit="steps", name="pretrain", start=done):

@@ -24,18 +24,29 @@ class ExtractionTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Extracted:
-    """A video in the store. Fields as in the columns of videos.csv, and the store's hash."""
+class StoredInfo:
+    """What was stored of a video."""
 
     frames: int
+    """Frames that the reader returns."""
     fps: float
+    """Frames per second on average."""
     width: int
     height: int
     bytes: int
     sha256: str
+    """Of the file; of a folder over its sorted lines `sha256 name`."""
     repaired_timestamps: int
     corrupt_frames: int
+    """Frames that the decoder of the source flagged as damaged."""
     partial: bool
+    """The source is cut short or damaged; this is what decoded before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted(StoredInfo):
+    """A video in the store: fields as in the columns of videos.csv but for `sha256`, which there is the source's."""
+
     source_sha256: str
 
 

@@ -7,7 +7,6 @@ side, upright, in square pixels, BT.601, and keep the times of the source.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +15,7 @@ from av.video.frame import VideoFrame
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import sha256_of, sha256_of_folder
 from rspnet_cli.videos.decode import MAX_PIXELS, BrokenVideo, Video, open_video
+from rspnet_cli.videos.extraction import StoredInfo
 from rspnet_cli.videos.h264_store import DEFAULT_CRF, H264Video, write_h264
 from rspnet_cli.videos.jpeg_store import JpegVideo, write_jpeg
 from rspnet_cli.videos.picture import PictureFormat, UnsupportedColour, stored_size, to_picture
@@ -27,26 +27,6 @@ __all__ = ["BrokenVideo", "StoredInfo", "StoredVideo", "open_store", "write_vide
 Codec = Literal["h264", "jpeg"]
 # The longest side that every H.264 decoder takes.
 MAX_SIDE = 16_384
-
-
-@dataclass(frozen=True)
-class StoredInfo:
-    """What was stored of a video."""
-
-    frames: int
-    """Frames that the reader returns."""
-    fps: float
-    """Frames per second on average."""
-    width: int
-    height: int
-    bytes: int
-    sha256: str
-    """Of the file; of a folder over its sorted lines `sha256 name`."""
-    repaired_timestamps: int
-    corrupt_frames: int
-    """Frames that the decoder of the source flagged as damaged."""
-    partial: bool
-    """The source is cut short or damaged; this is what decoded before."""
 
 
 def write_video(

@@ -101,7 +101,7 @@ def test_a_batch_holds_all_queries_and_then_all_keys_each_with_its_draw(extracte
     padded = batch.padded(torch.device("cpu"))
     assert padded.shape == (6, LENGTH, max(d.box[2] for d in batch.draws), max(d.box[3] for d in batch.draws), 3)
     for index, (frames, _) in enumerate(expected):
-        assert (batch.crop(index).numpy() == frames).all()
+        assert (batch.crops()[index].numpy() == frames).all()
         height, width = frames.shape[1:3]
         assert (padded[index, :, :height, :width].numpy() == frames).all()
         assert padded[index, :, height:].sum() == padded[index, :, :, width:].sum() == 0
