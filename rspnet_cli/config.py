@@ -49,8 +49,14 @@ class ClipConfig(Section):
     """Frames of a clip that reach the encoder (T)."""
     size: int = Field(112, ge=8, le=1024)
     """Height and width of a clip, in pixels (S)."""
+    antialias: bool = False
+    """Average over all pixels of the frame that a pixel of a smaller clip covers (false: bilinear, as released, which skips some where
+    the crop is more than twice the clip's size)."""
     speeds: tuple[int, ...] = (2,)
-    """Playback speeds other than 1; max(speeds) * T frames are loaded and one speed is drawn for each step."""
+    """Playback speeds other than 1; a clip spans max(speeds) * T frames and one speed is drawn for each step."""
+    load: Literal["played", "all"] = "played"
+    """played: only the frames that reach the encoder are converted and augmented; all: the whole span, as released (the contrast jitter's
+    mean grey is then that of the whole span: no other difference)."""
     frame_rate: float | None = Field(None, gt=0, le=1000)
     """Frames per second that videos are resampled to before clips are cut (None: their own)."""
 

@@ -100,7 +100,7 @@ class Reporter:
 
     def _line(self, name: str, done: int, total: int | None, unit: str, rate: float) -> None:
         of = f"/{total}" if total is not None else ""
-        left = f", {_duration((total - done) / rate)} left" if total is not None and 0 < done < total and rate > 0 else ""
+        left = f", {duration((total - done) / rate)} left" if total is not None and 0 < done < total and rate > 0 else ""
         figures = f" | {_words(self._figures)}" if self._figures else ""
         self._say(f"{name}: {done}{of} {unit}, {rate:.1f}/s{left}{figures}")
 
@@ -117,7 +117,8 @@ def _words(figures: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in figures.items())
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In words: 40s, 1m05s, 2h03m."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

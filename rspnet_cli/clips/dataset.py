@@ -1,49 +1,52 @@
 """Frame store + sampling -> uint8 clips: what the loader's worker processes do, and the order they do it in.
 
-A worker reads two clips per video, cuts each clip's crop box and hands over bytes; floats are made on the training device.
+A worker reads two clips per video, cuts each clip's crop box and hands over bytes; floats are made on the training device. The step's
+speed is drawn before, so that only frames which reach the encoder are converted, moved and augmented: at T 16 and speed 3, 42 of 96.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from rspnet_cli.clips.draws import ClipDraw, clip_rng, draw_clip, epoch_order
+from rspnet_cli.clips.draws import ClipDraw, StepDraw, clip_rng, draw_clip, epoch_order
 from rspnet_cli.clips.loader import read_ahead
-from rspnet_cli.clips.sampling import frames_at_rate, random_clip
+from rspnet_cli.clips.sampling import frames_at_rate, played_frames, random_clip
 from rspnet_cli.config import AugmentConfig, ClipConfig
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.videos.frames import FramesTable
-from rspnet_cli.videos.store import open_store
-
-CLIPS_PER_VIDEO = 2  # query and key
+from rspnet_cli.videos.store import StoredVideo, open_store
 
 
 @dataclass(frozen=True)
-class ClipBatch:
-    """N crops of L frames, of different sizes, packed one after the other. Queries first, then keys: N = 2 B."""
+class Crops:
+    """One clip of each of B videos: F frames of a crop, the crops of different sizes, packed one after the other."""
 
     pixels: Tensor
-    """(bytes,) uint8: the crops (L, h, w, 3) flattened."""
+    """(bytes,) uint8: the crops (F, h, w, 3) flattened."""
     draws: tuple[ClipDraw, ...]
     """Their augmentation; the crop boxes give h and w."""
-    num_frames: int
-    """L: frames of each crop."""
-    videos: Tensor
-    """(B,) int64: rows of the extraction's table."""
+    offsets: Tensor
+    """(B, F) int64, ascending: which frames of the clip's span these are."""
 
-    def crops(self) -> list[Tensor]:
-        """The crops, each (L, h, w, 3) uint8, as views."""
+    @property
+    def num_frames(self) -> int:
+        """F: frames of each crop."""
+        return self.offsets.shape[1]
+
+    def unpacked(self) -> list[Tensor]:
+        """The crops, each (F, h, w, 3) uint8, as views."""
         return self._unpacked(self.pixels)
 
     def padded(self, device: torch.device) -> Tensor:
-        """All crops on a device, padded with zeros at the bottom and right: (N, L, Hmax, Wmax, 3) uint8."""
+        """All crops on a device, padded with zeros at the bottom and right: (B, F, Hmax, Wmax, 3) uint8."""
         height, width = (max(draw.box[side] for draw in self.draws) for side in (2, 3))
         out = torch.zeros((len(self.draws), self.num_frames, height, width, 3), dtype=torch.uint8, device=device)
         for target, crop in zip(out, self._unpacked(self.pixels.to(device, non_blocking=True)), strict=True):
@@ -54,30 +57,63 @@ class ClipBatch:
         shapes = [(self.num_frames, draw.box[2], draw.box[3], 3) for draw in self.draws]
         return [part.view(shape) for part, shape in zip(torch.split(pixels, [math.prod(shape) for shape in shapes]), shapes, strict=True)]
 
+    def pin_memory(self) -> Crops:
+        """The same in page-locked memory, from where it is copied to a GPU without waiting."""
+        return Crops(self.pixels.pin_memory(), self.draws, self.offsets)
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Query and key clips of B videos."""
+
+    query: Crops
+    key: Crops
+    videos: Tensor
+    """(B,) int64: rows of the extraction's table."""
+
     def pin_memory(self) -> ClipBatch:
-        """The batch in page-locked memory, from where it is copied to a GPU without waiting (called by the DataLoader)."""
-        return ClipBatch(self.pixels.pin_memory(), self.draws, self.num_frames, self.videos)
+        """The batch in page-locked memory (called by the DataLoader)."""
+        return ClipBatch(self.query.pin_memory(), self.key.pin_memory(), self.videos)
 
 
-Key = tuple[int, int]
-"""(epoch, row of the extraction's table)"""
-Sample = tuple[Key, list[tuple[np.ndarray, ClipDraw]]]
-"""A video's crops (L, h, w, 3) uint8 and their draws, query first."""
+class Request(NamedTuple):
+    """Two clips of a video: what the order asks the loader for."""
+
+    epoch: int
+    row: int
+    """Of the extraction's table."""
+    fast: bool
+    """The query plays at `speed`, not at 1 (the key plays at both)."""
+    speed: int
+
+
+class Crop(NamedTuple):
+    """One clip as read."""
+
+    frames: np.ndarray
+    """(F, h, w, 3) uint8."""
+    offsets: np.ndarray
+    """(F,) int64: which frames of the clip's span these are."""
+    draw: ClipDraw
+
+
+Sample = tuple[int, Crop, Crop]
+"""Row of the extraction's table, query, key."""
 
 
 class ClipPairs(Dataset[Sample | RspnetError]):
-    """Two independently cut and cropped clips per (epoch, video): [(crop (L, h, w, 3) uint8, draw), ...], query first.
+    """Two independently cut and cropped clips per request. Each spans max(speeds) * T frames, of which those played are read.
 
-    L = max(speeds) * T frames at stride 1. What is wrong with a video is returned, not raised: a worker's traceback is no sentence.
+    What is wrong with a video is returned, not raised: a worker's traceback is no sentence.
     """
 
     def __init__(self, table: FramesTable, clip: ClipConfig, augment: AugmentConfig, *, seed: int) -> None:
         self.table, self.clip, self.augment, self.seed = table, clip, augment, seed
-        self.num_frames = max(clip.speeds) * clip.frames
+        self.span = max(clip.speeds) * clip.frames
         self._checked = np.zeros(len(table), dtype=bool)
 
-    def __getitem__(self, key: Key) -> Sample | RspnetError:
-        epoch, row = key
+    def __getitem__(self, request: Request) -> Sample | RspnetError:
+        row = request.row
         try:
             # Every frame file is hashed when this process first uses it: in the first epoch, or later when that epoch's last batch,
             # which is dropped, held it, or the run was resumed.
@@ -86,50 +122,68 @@ class ClipPairs(Dataset[Sample | RspnetError]):
                 self._checked[row] = True
             with open_store(self.table.path(row)) as video:
                 at_rate = frames_at_rate(video.num_frames, fps=float(self.table.fps[row]), frame_rate=self.clip.frame_rate)
-                clips = []
-                for number in range(CLIPS_PER_VIDEO):
-                    rng = clip_rng(self.seed, epoch, row, number)
-                    indices = at_rate[random_clip(len(at_rate), frames=self.num_frames, rng=rng)]
-                    draw = draw_clip(video.height, video.width, self.augment, rng)
-                    top, left, height, width = draw.box
-                    frames = video.read(indices)  # (L, H, W, 3)
-                    clips.append((frames[:, top : top + height, left : left + width], draw))
-                return key, clips
+                query, key = (self._cut(video, at_rate, request, number) for number in range(2))
+                return row, query, key
         except RspnetError as error:
             return error
 
+    def _cut(self, video: StoredVideo, at_rate: np.ndarray, request: Request, number: int) -> Crop:
+        rng = clip_rng(self.seed, request.epoch, request.row, number)
+        indices = at_rate[random_clip(len(at_rate), frames=self.span, rng=rng)]  # (span,)
+        draw = draw_clip(video.height, video.width, self.augment, rng)
+        offsets = self._offsets(request, is_query=number == 0)
+        top, left, height, width = draw.box
+        frames = video.read(indices[offsets])  # (F, H, W, 3)
+        return Crop(frames[:, top : top + height, left : left + width], offsets, draw)
+
+    def _offsets(self, request: Request, *, is_query: bool) -> np.ndarray:
+        if self.clip.load == "all":
+            return np.arange(self.span, dtype=np.int64)
+        own, other = (played_frames(self.clip.frames, fast=fast, speed=request.speed) for fast in (request.fast, not request.fast))
+        return own if is_query else np.union1d(own, other)
+
 
 def collate(items: Sequence[Sample | RspnetError]) -> ClipBatch | RspnetError:
-    """Pack the clips of a batch's videos, all queries before all keys."""
+    """Pack the clips of a batch's videos."""
     good = []
     for item in items:
         if isinstance(item, RspnetError):
             return item
         good.append(item)
-    clips = [clips[number] for number in range(CLIPS_PER_VIDEO) for _, clips in good]
-    pixels = torch.empty(sum(frames.size for frames, _ in clips), dtype=torch.uint8)
+    rows, queries, keys = zip(*good, strict=True)
+    return ClipBatch(_packed(queries), _packed(keys), torch.tensor(rows))
+
+
+def _packed(crops: Sequence[Crop]) -> Crops:
+    pixels = torch.empty(sum(crop.frames.size for crop in crops), dtype=torch.uint8)
     flat, start = pixels.numpy(), 0
-    for frames, _ in clips:
-        flat[start : start + frames.size].reshape(frames.shape)[...] = frames
-        start += frames.size
-    return ClipBatch(
-        pixels=pixels,
-        draws=tuple(draw for _, draw in clips),
-        num_frames=clips[0][0].shape[0],
-        videos=torch.tensor([row for (_, row), _ in good]),
-    )
+    for crop in crops:
+        size = crop.frames.size
+        flat[start : start + size].reshape(crop.frames.shape)[...] = crop.frames
+        start += size
+    offsets = torch.from_numpy(np.stack([crop.offsets for crop in crops]))
+    return Crops(pixels, tuple(crop.draw for crop in crops), offsets)
 
 
-class BatchOrder(Sampler["list[Key]"]):
-    """The batches of all epochs from a position on: lists of (epoch, row), this rank's slice of each global batch.
+class BatchOrder(Sampler["list[Request]"]):
+    """The batches of all epochs from a position on: lists of requests, this rank's slice of each global batch.
 
     The last incomplete batch of an epoch is dropped. One order for the whole run lets the workers read ahead over an epoch's end.
     """
 
     def __init__(
-        self, rows: np.ndarray, *, batch_size: int, epochs: int, seed: int, start: tuple[int, int], rank: int = 0, world_size: int = 1
+        self,
+        rows: np.ndarray,
+        *,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        draw: Callable[[int, int], StepDraw],
+        start: tuple[int, int],
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        self.rows, self.batch_size, self.epochs, self.seed, self.start = rows, batch_size, epochs, seed, start
+        self.rows, self.batch_size, self.epochs, self.seed, self.draw, self.start = rows, batch_size, epochs, seed, draw, start
         self.rank, self.world_size = rank, world_size
 
     @property
@@ -137,14 +191,16 @@ class BatchOrder(Sampler["list[Key]"]):
         """Whole global batches in an epoch."""
         return len(self.rows) // self.batch_size
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def __iter__(self) -> Iterator[list[Request]]:
         share = self.batch_size // self.world_size
         first_epoch, first_step = self.start
         for epoch in range(first_epoch, self.epochs):
             order = self.rows[epoch_order(len(self.rows), seed=self.seed, epoch=epoch)]
             for step in range(first_step if epoch == first_epoch else 0, self.steps_per_epoch):
-                begin = step * self.batch_size + self.rank * share
-                yield [(epoch, int(row)) for row in order[begin : begin + share]]
+                draw = self.draw(epoch, step)
+                own = slice(self.rank * share, (self.rank + 1) * share)
+                rows = order[step * self.batch_size :][own].tolist()
+                yield [Request(epoch, row, fast, draw.speed) for row, fast in zip(rows, draw.fast[own].tolist(), strict=True)]
 
 
 def batches(dataset: ClipPairs, order: BatchOrder, *, workers: int, pin_memory: bool = False) -> Generator[ClipBatch]:

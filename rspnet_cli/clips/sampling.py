@@ -22,6 +22,11 @@ def random_clip(video_frames: int, *, frames: int, stride: int = 1, rng: np.rand
     return start + stride * np.arange(frames, dtype=np.int64)
 
 
+def played_frames(frames: int, *, fast: bool, speed: int) -> np.ndarray:
+    """Which frames of a loaded clip are played: (frames,) int64. Speed 1 is the first ones, `speed` (fast) 0, s, 2s, ..."""
+    return np.arange(frames, dtype=np.int64) * (speed if fast else 1)
+
+
 def uniform_clips(video_frames: int, *, frames: int, count: int, stride: int = 1) -> np.ndarray:
     """`count` evenly spaced clips for features and tests: (count, frames) int64 in [0, video_frames).
 

@@ -38,6 +38,7 @@ class PretrainedEncoder(Encoder):
         self.embedding_dim = model.embedding_dim
         self.frames = clip.frames
         self.size = clip.size
+        self.antialias = clip.antialias
         self.frame_rate = clip.frame_rate
         """Frames per second that its videos were resampled to; None: their own."""
 
@@ -56,7 +57,7 @@ class PretrainedEncoder(Encoder):
             raise InputError(f"clips have the shape {tuple(clips.shape)}: give (B, 3, T, H, W), RGB, none of them 0.")
         clips = clips.to(self.device, non_blocking=True)
         if clips.dtype == torch.uint8:
-            clips = preprocess(clips, self.size)
+            clips = preprocess(clips, self.size, antialias=self.antialias)
         elif not clips.is_floating_point():
             raise InputError(f"clips are {clips.dtype}: give uint8 RGB, or float that is already normalised.")
         return super().feature_map(clips.contiguous(memory_format=torch.channels_last_3d))
@@ -88,17 +89,17 @@ def load_encoder(path: str | Path, device: str = "cpu", checkpoint: str = "last"
     return encoder
 
 
-def preprocess(clips: Tensor, size: int) -> Tensor:
+def preprocess(clips: Tensor, size: int, *, antialias: bool) -> Tensor:
     """uint8 RGB (B, 3, T, H, W) -> float32 (B, 3, T, size, size): the largest centre square, resized, ImageNet-normalised.
 
-    The resize is bilinear, align_corners=False, without antialias, on values in [0, 1] that are not rounded afterwards, as in training.
+    The resize is bilinear, align_corners=False, on values in [0, 1] that are not rounded afterwards, as in training.
     """
     batch, _, frames, height, width = clips.shape
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = clips[..., top : top + side, left : left + side]
     planes = square.transpose(1, 2).flatten(0, 1).float().div_(255)  # (B * T, 3, side, side)
-    resized = planes if side == size else F.interpolate(planes, (size, size), mode="bilinear", align_corners=False)
+    resized = planes if side == size else F.interpolate(planes, (size, size), mode="bilinear", align_corners=False, antialias=antialias)
     mean, std = (resized.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     normalised = (resized - mean) / std
     return normalised.view(batch, frames, 3, size, size).transpose(1, 2)

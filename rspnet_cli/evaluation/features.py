@@ -125,7 +125,7 @@ def clip_batches(encoder: PretrainedEncoder, videos: Iterable[VideoClips], batch
     for video in videos:
         frames = video.frames.to(encoder.device, non_blocking=True).permute(3, 0, 1, 2)[None]  # (1, 3, U, s, s)
         # Every frame is resized once; clips of a short video share most of theirs.
-        ready = preprocess(frames, encoder.size)[0].permute(1, 2, 3, 0)  # (U, S, S, 3)
+        ready = preprocess(frames, encoder.size, antialias=encoder.antialias)[0].permute(1, 2, 3, 0)  # (U, S, S, 3)
         waiting += [(ready, clip) for clip in video.clips.to(encoder.device)]
         while len(waiting) >= batch_size:
             yield _stack(waiting[:batch_size])

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from rspnet_cli import distributed
 from rspnet_cli.clips.augment import augment
-from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, batches
-from rspnet_cli.clips.draws import draw_step
+from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, Crops, batches
+from rspnet_cli.clips.draws import StepDraw, draw_step
 from rspnet_cli.config import DataConfig, PretrainConfig
 from rspnet_cli.devices import default_workers, resolve_device, resolve_precision
 from rspnet_cli.encoder.encoder import Encoder
@@ -28,7 +28,7 @@ from rspnet_cli.tensors import write_tensors
 from rspnet_cli.training.checkpoint import Checkpoints, state_arrays
 from rspnet_cli.training.loop import Plan, Position, build_optimizer, train
 from rspnet_cli.training.objective import Figures
-from rspnet_cli.training.step import rspnet_step
+from rspnet_cli.training.step import LoadedClips, rspnet_step
 from rspnet_cli.videos.frames import FramesTable, read_frames
 
 
@@ -149,6 +149,15 @@ def _train(
     steps_per_epoch = len(rows) // optim.batch_size
     steps_to_fill = config.moco.queue_size // optim.batch_size
 
+    def draw(epoch: int, number: int) -> StepDraw:
+        parts = world_size * config.moco.bn_splits
+        return draw_step(optim.batch_size, speeds=config.clip.speeds, sub_batches=parts, seed=run.seed, epoch=epoch, step=number)
+
+    def ready(crops: Crops) -> LoadedClips:
+        clip = config.clip
+        frames = augment(crops, size=clip.size, antialias=clip.antialias, order=config.augment.order, device=device)
+        return LoadedClips(frames, crops.offsets.to(device, non_blocking=True))
+
     def source(start: tuple[int, int]) -> Generator[ClipBatch]:
         order = BatchOrder(
             rows,
@@ -156,25 +165,19 @@ def _train(
             epochs=optim.epochs,
             seed=run.seed,
             start=start,
+            draw=draw,
             rank=distributed.rank(),
             world_size=world_size,
         )
         return batches(dataset, order, workers=run.workers or 0, pin_memory=device.type == "cuda")
 
     def step(batch: ClipBatch, epoch: int, number: int) -> tuple[Tensor, Figures]:
-        clips = augment(batch, size=config.clip.size, order=config.augment.order, device=device)
-        draw = draw_step(
-            optim.batch_size,
-            speeds=config.clip.speeds,
-            sub_batches=world_size * config.moco.bn_splits,
-            seed=run.seed,
-            epoch=epoch,
-            step=number,
-        )
+        query, key, videos = ready(batch.query), ready(batch.key), batch.videos.to(device, non_blocking=True)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.precision == "bf16"):
-            return rspnet_step(moco, project, clips, batch.videos.to(device, non_blocking=True), draw, config)
+            return rspnet_step(moco, project, query, key, videos, draw(epoch, number), config)
 
     plan = Plan(
+        name="pretrain",
         model=moco,
         optimizer=optimizer,
         config=optim,
@@ -189,8 +192,7 @@ def _train(
         # The first epoch that begins with a queue of real keys: random ones make L_A small and A-VID figures meaningless.
         best_from_epoch=-(-steps_to_fill // steps_per_epoch),
         shown=("loss", "avid_top1", "rsp_accuracy"),
-        row=lambda steps, _: {"queue_filled": min(1.0, steps / steps_to_fill)},
-        extra_columns=("queue_filled",),
+        extra=lambda steps: {"queue_filled": min(1.0, steps / steps_to_fill)},
         hint=" On a CPU, `--recipe small-cpu` is made for less time." if device.type == "cpu" else "",
     )
     position = train(plan, Checkpoints(stage.work), report)

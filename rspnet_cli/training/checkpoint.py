@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rspnet_cli.errors import InputError
-from rspnet_cli.files import sha256_of, write_atomic
+from rspnet_cli.files import link_or_copy_file, sha256_of, write_atomic
 from rspnet_cli.tensors import open_tensors, write_tensors
 
 FOLDER = "checkpoints"
@@ -123,10 +123,7 @@ class Checkpoints:
             target = self.folder / f"{name}.safetensors"
             if target.name != file:
                 target.unlink(missing_ok=True)
-                try:
-                    target.hardlink_to(self.folder / file)
-                except OSError:  # a file system without links
-                    write_atomic(target, (self.folder / file).read_bytes())
+                link_or_copy_file(self.folder / file, target)
             published.append(f"{FOLDER}/{target.name}")
         return published
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from rspnet_cli import distributed
 from rspnet_cli.clips.dataset import ClipBatch
 from rspnet_cli.config import OptimConfig
 from rspnet_cli.errors import RspnetError
-from rspnet_cli.progress import Reporter
+from rspnet_cli.progress import Reporter, duration
 from rspnet_cli.tables import METRICS, TIMINGS
 from rspnet_cli.training.checkpoint import Checkpoints
 from rspnet_cli.training.metrics import Board, CsvLog, Means
@@ -35,6 +34,8 @@ SAVE_INTERVAL_S = 600.0
 class Plan:
     """What to train and how to record it."""
 
+    name: str
+    """Of the stage, for progress."""
     model: nn.Module
     """Everything a checkpoint holds."""
     optimizer: torch.optim.Optimizer
@@ -53,9 +54,8 @@ class Plan:
     """Epochs before this one cannot be the best."""
     shown: Sequence[str]
     """Figures beside the progress bar."""
-    row: Callable[[int, dict[str, float]], dict[str, Any]]
-    """Further columns of a metrics row: (steps done, figures) -> columns."""
-    extra_columns: Sequence[str] = ()
+    extra: Callable[[int], dict[str, float]]
+    """Further columns of a metrics row, the same at every number of steps done."""
     hint: str = ""
     """Said with the time estimate when that is long."""
 
@@ -111,13 +111,13 @@ def train(plan: Plan, checkpoints: Checkpoints, report: Reporter) -> Position:
     )
     if distributed.is_main():
         rows = int(saved["rows"]) if saved else 0
-        run.metrics = CsvLog(plan.work / METRICS.file, ["epoch", "step", "lr", *columns, *plan.extra_columns], rows=rows)
+        run.metrics = CsvLog(plan.work / METRICS.file, ["epoch", "step", "lr", *columns, *plan.extra(0)], rows=rows)
         run.timings = CsvLog(plan.work / TIMINGS.file, TIMINGS.header())
         run.board = Board(plan.work / "tensorboard", first_step=run.steps_done + 1)
     total, done = plan.config.epochs * plan.steps_per_epoch, run.steps_done
     try:
         with closing(plan.batches((position.epoch, position.step))) as source:  # ends the loader's workers, whatever happens
-            for _ in report.track(range(done, total), total=total, unit="steps", name="pretrain", start=done):
+            for _ in report.track(range(done, total), total=total, unit="steps", name=plan.name, start=done):
                 run.one_step(source)
     finally:
         if run.board is not None:
@@ -205,7 +205,7 @@ class _Run:
         self.report.figures(**{name: means[name] for name in self.plan.shown}, data_wait=self._wait_share())
         if self.metrics is None or self.timings is None or self.board is None:
             return
-        further = self.plan.row(self.steps_done, means)
+        further = self.plan.extra(self.steps_done)
         # A step that ends an epoch still belongs to it.
         self.metrics.append({"epoch": self.position.epoch + 1, "step": self.steps_done, "lr": rate, **means, **further})
         self.board.add(self.steps_done, {"lr": rate, **means, **further})
@@ -221,15 +221,14 @@ class _Run:
 
     def _estimate(self) -> None:
         """After a few steps: how long the whole run will take."""
+        plan = self.plan
         self.timed_steps += 1
         if self.timed_steps == 2:
             self.began = time.perf_counter()  # the first steps warm up
         if self.timed_steps == 5:
             seconds = (time.perf_counter() - self.began) / 3
-            left = seconds * (self.plan.config.epochs * self.plan.steps_per_epoch - self.steps_done)
-            self.report.info(
-                f"pretrain: {seconds:.2f} s a step, about {left / 3600:.1f} hours to go." + (self.plan.hint if left > 3600 else "")
-            )
+            left = seconds * (plan.config.epochs * plan.steps_per_epoch - self.steps_done)
+            self.report.info(f"{plan.name}: {seconds:.2f} s a step, about {duration(left)} to go." + (plan.hint if left > 3600 else ""))
 
     def _end_epoch(self) -> None:
         position = self.position

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -12,36 +14,45 @@ from rspnet_cli.encoder.moco import MoCo
 from rspnet_cli.training.objective import Figures, instance_loss, ranking_loss, rsp_accuracy, top_k_accuracy
 
 
-def play(clips: Tensor, fast: Tensor, *, speed: int, frames: int) -> Tensor:
-    """Play loaded clips (b, 3, L, S, S) at their speeds: (b, 3, T, S, S).
+class LoadedClips(NamedTuple):
+    """Clips from which those of one or both speeds can be played."""
 
-    Speed 1 is the first T frames, `speed` (where `fast`) the frames 0, s, 2s, ...: both start on the same frame.
+    frames: Tensor
+    """(b, 3, F, S, S) float: augmented frames."""
+    offsets: Tensor
+    """(b, F) int64, ascending: which frames of the clip's span they are."""
+
+
+def play(clips: LoadedClips, fast: Tensor, *, speed: int, frames: int) -> Tensor:
+    """Play loaded clips at their speeds: (b, 3, T, S, S).
+
+    Speed 1 is the first T frames of the span, `speed` (where `fast`) the frames 0, s, 2s, ...: both start on the same frame.
     """
-    steps = torch.arange(frames, device=clips.device)
-    indices = steps * torch.where(fast, speed, 1)[:, None]  # (b, T)
-    rows = torch.arange(len(clips), device=clips.device)[:, None]
-    # Through (b, L, S, S, 3), the layout in memory, so that a frame is copied in one piece and the result is channels_last_3d.
-    return clips.permute(0, 2, 3, 4, 1)[rows, indices].permute(0, 4, 1, 2, 3)
+    steps = torch.arange(frames, device=fast.device)
+    wanted = steps * torch.where(fast, speed, 1)[:, None]  # (b, T)
+    places = torch.searchsorted(clips.offsets, wanted)
+    rows = torch.arange(len(places), device=fast.device)[:, None]
+    # Through (b, F, S, S, 3), the layout in memory, so that a frame is copied in one piece and the result is channels_last_3d.
+    return clips.frames.permute(0, 2, 3, 4, 1)[rows, places].permute(0, 4, 1, 2, 3)
 
 
 def rspnet_step(
-    moco: MoCo, project: nn.Module, clips: Tensor, videos: Tensor, draw: StepDraw, config: PretrainConfig
+    moco: MoCo, project: nn.Module, query: LoadedClips, key: LoadedClips, videos: Tensor, draw: StepDraw, config: PretrainConfig
 ) -> tuple[Tensor, Figures]:
     """The loss of a batch, shape () with gradient, and its figures; updates the key encoder and the queue.
 
-    clips: (2 b, 3, L, S, S), the queries and then the keys of b videos of this rank. videos: (b,) int64. draw: of the global batch.
-    The order of the passes is that of the released code.
+    query, key: clips of b videos of this rank, holding the frames that `draw` plays. videos: (b,) int64. draw: of the global batch. The
+    order of the passes is that of the released code.
     """
     own_share = slice(distributed.rank() * len(videos), (distributed.rank() + 1) * len(videos))
-    fast = torch.from_numpy(draw.fast[own_share]).to(clips.device, non_blocking=True)
-    query_clips, key_clips = clips.chunk(2)
+    fast = torch.from_numpy(draw.fast[own_share]).to(videos.device, non_blocking=True)
     frames, temperature = config.clip.frames, config.moco.temperature
 
     moco.update_key_encoder()
     # k' first, then k: batch norm of the key encoder sees them in this order.
-    other_a, other_m = moco.embed_keys(play(key_clips, ~fast, speed=draw.speed, frames=frames), draw.shuffles[0])
-    key_a, key_m = moco.embed_keys(play(key_clips, fast, speed=draw.speed, frames=frames), draw.shuffles[1])
-    query_a, query_m = moco.embed_queries(play(query_clips, fast, speed=draw.speed, frames=frames), project)
+    other_a, other_m = moco.embed_keys(play(key, ~fast, speed=draw.speed, frames=frames), draw.shuffles[0])
+    key_a, key_m = moco.embed_keys(play(key, fast, speed=draw.speed, frames=frames), draw.shuffles[1])
+    query_a, query_m = moco.embed_queries(play(query, fast, speed=draw.speed, frames=frames), project)
 
     own = moco.queue_videos[None] == videos[:, None] if config.moco.mask_same_video else None
     loss_avid, logits, logits_other = instance_loss(query_a, key_a, other_a, moco.queue.clone(), temperature=temperature, own=own)

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rspnet_cli.files import canonical_json
+from rspnet_cli.files import canonical_json, link_or_copy_file
 from rspnet_cli.videos.extraction import Extracted, Failed, Outcome
 
 
@@ -89,15 +89,8 @@ def link_or_copy(source: Path, target: Path) -> None:
     """Have a stored video, file or folder, at a second place too, whole or not at all; what was at `target` is replaced."""
     temporary = target.parent / f".tmp-{os.getpid()}-{os.urandom(4).hex()}"
     if source.is_dir():
-        shutil.copytree(source, temporary, copy_function=_link_or_copy_file)
+        shutil.copytree(source, temporary, copy_function=link_or_copy_file)
         shutil.rmtree(target, ignore_errors=True)
     else:
-        _link_or_copy_file(source, temporary)
+        link_or_copy_file(source, temporary)
     temporary.replace(target)
-
-
-def _link_or_copy_file(source: str | Path, target: str | Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a disk without hard links, or too many of them
-        shutil.copy2(source, target)

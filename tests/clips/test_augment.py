@@ -2,14 +2,14 @@
 
 import colorsys
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 import torch
 
 from rspnet_cli.clips.augment import _colour, _resize_crops, augment
-from rspnet_cli.clips.dataset import ClipBatch
+from rspnet_cli.clips.dataset import Crops
 from rspnet_cli.clips.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, ClipDraw, clip_rng, draw_clip
 from rspnet_cli.config import AugmentConfig
 
@@ -50,6 +50,25 @@ def resize(frame: np.ndarray, size: int) -> Picture:
             row.append(pixel)
         rows.append(row)
     return rows
+
+
+def resize_averaging(frame: np.ndarray, size: int) -> Picture:
+    """Antialiased: a triangle of weights over the source pixels, at least one output pixel and one of theirs wide to either side."""
+
+    def weights(i: int, length: int) -> list[float]:
+        centre, reach = (i + 0.5) * length / size, max(length / size, 1.0)
+        raw = [max(0.0, 1 - abs(j + 0.5 - centre) / reach) for j in range(length)]
+        return [weight / sum(raw) for weight in raw]
+
+    height, width = frame.shape[:2]
+    rows, columns = ([weights(i, length) for i in range(size)] for length in (height, width))
+    return [
+        [
+            [sum(row[y] * column[x] * float(frame[y, x, c]) for y in range(height) for x in range(width)) / 255 for c in range(3)]
+            for column in columns
+        ]
+        for row in rows
+    ]
 
 
 def grey_of(pixel: Pixel) -> float:
@@ -101,9 +120,9 @@ def blur(picture: Picture) -> Picture:
     return result
 
 
-def reference(frames: np.ndarray, draw: ClipDraw, order: str) -> np.ndarray:
+def reference(frames: np.ndarray, draw: ClipDraw, order: str, resized: Callable[[np.ndarray, int], Picture] = resize) -> np.ndarray:
     """One crop (L, h, w, 3) uint8 -> (3, L, SIZE, SIZE)."""
-    clip = [resize(frame, SIZE) for frame in frames]
+    clip = [resized(frame, SIZE) for frame in frames]
 
     def grayscale() -> None:
         nonlocal clip
@@ -129,9 +148,13 @@ def reference(frames: np.ndarray, draw: ClipDraw, order: str) -> np.ndarray:
     return ((values - MEAN) / STD).transpose(3, 0, 1, 2)
 
 
-def batch_of(crops: Sequence[np.ndarray], draws: Sequence[ClipDraw]) -> ClipBatch:
+def batch_of(crops: Sequence[np.ndarray], draws: Sequence[ClipDraw]) -> Crops:
     pixels = torch.from_numpy(np.concatenate([crop.ravel() for crop in crops]))
-    return ClipBatch(pixels=pixels, draws=tuple(draws), num_frames=len(crops[0]), videos=torch.arange(len(crops) // 2))
+    return Crops(pixels, tuple(draws), offsets=torch.arange(len(crops[0])).expand(len(crops), -1))
+
+
+def augmented(crops: Sequence[np.ndarray], draws: Sequence[ClipDraw], order: str, *, antialias: bool = False) -> torch.Tensor:
+    return augment(batch_of(crops, draws), size=SIZE, antialias=antialias, order=order, device=CPU)
 
 
 def example(config: AugmentConfig, count: int = 16) -> tuple[list[np.ndarray], list[ClipDraw]]:
@@ -162,7 +185,7 @@ ORDERS = {
 def test_every_clip_is_that_of_the_plain_loops(order: str) -> None:
     crops, draws = example(ORDERS[order])
     assert {draw.flip for draw in draws} == {draw.grayscale for draw in draws} == {bool(draw.ops) for draw in draws} == {True, False}
-    clips = augment(batch_of(crops, draws), size=SIZE, order=order, device=CPU)
+    clips = augmented(crops, draws, order)
     assert clips.shape == (len(crops), 3, FRAMES, SIZE, SIZE)
     assert clips.dtype == torch.float32
     assert clips.is_contiguous(memory_format=torch.channels_last_3d)
@@ -175,30 +198,35 @@ def test_every_clip_is_that_of_the_plain_loops(order: str) -> None:
 def test_every_colour_operation_alone_is_that_of_the_plain_loops(order: str, op: int) -> None:
     crops, draws = example(ORDERS[order], 8)
     alone = [ClipDraw(draw.box, False, (op,), draw.factors, False, False) for draw in draws]
-    clips = augment(batch_of(crops, alone), size=SIZE, order=order, device=CPU)
+    clips = augmented(crops, alone, order)
     for clip, crop, draw in zip(clips.numpy(), crops, alone, strict=True):
         np.testing.assert_allclose(clip, reference(crop, draw, order), rtol=0, atol=TOLERANCE)
 
 
-def whole_batch(batch: ClipBatch, order: str) -> torch.Tensor:
-    """What a GPU computes, on the CPU."""
-    return _colour(_resize_crops(batch, SIZE, CPU), batch.draws, order)
-
-
+@pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("order", ORDERS)
-def test_the_whole_batch_at_once_gives_what_clip_by_clip_gives(order: str) -> None:
+def test_the_whole_batch_at_once_gives_what_clip_by_clip_gives(order: str, antialias: bool) -> None:
     crops, draws = example(ORDERS[order], 40)
     batch = batch_of(crops, draws)
-    torch.testing.assert_close(whole_batch(batch, order), augment(batch, size=SIZE, order=order, device=CPU), rtol=0, atol=TOLERANCE)
+    whole = _colour(_resize_crops(batch, SIZE, antialias, CPU), draws, order)  # what a GPU computes
+    torch.testing.assert_close(whole, augmented(crops, draws, order, antialias=antialias), rtol=0, atol=TOLERANCE)
+
+
+def test_an_antialiased_clip_is_that_of_the_plain_loops() -> None:
+    crops, draws = example(ORDERS["reference"], 8)
+    clips = augmented(crops, draws, "reference", antialias=True)
+    for clip, crop, draw in zip(clips.numpy(), crops, draws, strict=True):
+        np.testing.assert_allclose(clip, reference(crop, draw, "reference", resize_averaging), rtol=0, atol=TOLERANCE)
 
 
 def test_a_crop_is_resized_as_if_nothing_lay_around_it() -> None:
     # Beside a larger clip the smaller one is padded; nothing of the padding, or of the neighbour, may get in.
     small, large = np.full((FRAMES, 3, 4, 3), 255, np.uint8), np.zeros((FRAMES, 11, 12, 3), np.uint8)
     draws = [ClipDraw((0, 0, *crop.shape[1:3]), False, (), (1.0, 1.0, 1.0, 0.0), False, False) for crop in (small, large)]
-    resized = _resize_crops(batch_of([small, large], draws), SIZE, CPU)
-    assert resized[0].min() > 1 - 1e-6
-    assert resized[1].max() == 0
+    for antialias in (False, True):
+        resized = _resize_crops(batch_of([small, large], draws), SIZE, antialias, CPU)
+        assert resized[0].min() > 1 - 1e-6
+        assert resized[1].max() == 0
 
 
 def test_all_frames_of_a_clip_are_changed_alike_and_clips_are_not() -> None:
@@ -208,16 +236,16 @@ def test_all_frames_of_a_clip_are_changed_alike_and_clips_are_not() -> None:
         ClipDraw((0, 0, 9, 9), *(lambda d: (d.grayscale, d.ops, d.factors, d.blur, d.flip))(draw))
         for draw in [draw_clip(9, 9, ORDERS["aug_plus"], clip_rng(0, 0, video, 0)) for video in range(8)]
     ]
-    clips = augment(batch_of([np.repeat(frame, FRAMES, 0)] * 8, draws), size=SIZE, order="aug_plus", device=CPU)
+    clips = augmented([np.repeat(frame, FRAMES, 0)] * 8, draws, "aug_plus")
     assert torch.equal(clips[:, :, 0], clips[:, :, 1])
     assert len({clip.numpy().tobytes() for clip in clips}) > 4
 
 
 def test_a_clip_does_not_depend_on_the_batch_it_is_in() -> None:
     crops, draws = example(ORDERS["reference"], 6)
-    together = augment(batch_of(crops, draws), size=SIZE, order="reference", device=CPU)
+    together = augmented(crops, draws, "reference")
     for index in range(6):
-        alone = augment(batch_of(crops[index : index + 1], draws[index : index + 1]), size=SIZE, order="reference", device=CPU)
+        alone = augmented(crops[index : index + 1], draws[index : index + 1], "reference")
         assert torch.equal(alone[0], together[index])
 
 
@@ -225,7 +253,7 @@ def test_without_any_change_a_clip_is_its_pixels_normalised() -> None:
     crop = np.random.default_rng(0).integers(0, 256, (FRAMES, SIZE, SIZE, 3), np.uint8)
     draw = ClipDraw((0, 0, SIZE, SIZE), False, (), (1.0, 1.0, 1.0, 0.0), False, False)
     before = crop.copy()
-    (clip,) = augment(batch_of([crop], [draw]), size=SIZE, order="reference", device=CPU).numpy()
+    (clip,) = augmented([crop], [draw], "reference").numpy()
     np.testing.assert_allclose(clip, ((crop / 255 - MEAN) / STD).transpose(3, 0, 1, 2), rtol=0, atol=TOLERANCE)
     assert (crop == before).all()
 
@@ -234,7 +262,6 @@ def test_without_any_change_a_clip_is_its_pixels_normalised() -> None:
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_gpu_gives_what_a_cpu_gives(order: str, cuda: torch.device) -> None:
     crops, draws = example(ORDERS[order], 40)
-    batch = batch_of(crops, draws)
-    clips = augment(batch, size=SIZE, order=order, device=cuda)
+    clips = augment(batch_of(crops, draws), size=SIZE, antialias=False, order=order, device=cuda)
     # Within 1/255 before the division by the smallest deviation; TF32 in the interpolation allows no less.
-    torch.testing.assert_close(clips.cpu(), augment(batch, size=SIZE, order=order, device=CPU), rtol=0, atol=1 / 255 / 0.224)
+    torch.testing.assert_close(clips.cpu(), augmented(crops, draws, order), rtol=0, atol=1 / 255 / 0.224)

@@ -3,8 +3,8 @@
 import itertools
 import multiprocessing
 import shutil
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, batches, collate
-from rspnet_cli.clips.draws import clip_rng
+from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, Crop, Request, batches, collate
+from rspnet_cli.clips.draws import StepDraw, clip_rng, draw_step
 from rspnet_cli.clips.sampling import frames_at_rate, random_clip
 from rspnet_cli.config import AugmentConfig, ClipConfig
 from rspnet_cli.errors import InputError, RspnetError
@@ -25,7 +25,7 @@ from tests.extracted import NUM_FRAMES, SIZE, first_number
 from tests.sentences import refused
 
 WHOLE_FRAME = AugmentConfig(crop_area=(1.0, 1.0), crop_ratio=(SIZE[0] / SIZE[1], SIZE[0] / SIZE[1]))
-CLIP = ClipConfig(frames=6, speeds=(2, 3), size=16)
+CLIP = ClipConfig(frames=6, speeds=(2, 3), size=16, load="all")
 LENGTH = 18  # max(speeds) * frames
 
 
@@ -33,23 +33,38 @@ def pairs(manifest: Manifest, augment: AugmentConfig = WHOLE_FRAME, *, clip: Cli
     return ClipPairs(read_frames(manifest), clip, augment, seed=seed)
 
 
-def crops_of(item: Any) -> list[tuple[np.ndarray, Any]]:
+def clips_of(dataset: ClipPairs, epoch: int, row: int, *, fast: bool = False, speed: int = 3) -> tuple[Crop, Crop]:
+    item = dataset[Request(epoch, row, fast, speed)]
     assert not isinstance(item, RspnetError), str(item)
-    return item[1]
+    return item[1:]
 
 
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_a_videos_two_clips_are_the_frames_that_sampling_says(extracted: Manifest, epoch: int) -> None:
     dataset = pairs(extracted)
     for row, num_frames in enumerate(NUM_FRAMES):
-        clips = crops_of(dataset[epoch, row])
-        assert len(clips) == 2
-        for number, (frames, draw) in enumerate(clips):
+        for number, (frames, offsets, draw) in enumerate(clips_of(dataset, epoch, row)):
+            assert offsets.tolist() == list(range(LENGTH))
             assert frames.shape == (LENGTH, SIZE[1], SIZE[0], 3)
             assert frames.dtype == np.uint8
             assert draw.box == (0, 0, SIZE[1], SIZE[0])
             expected = random_clip(num_frames, frames=LENGTH, rng=clip_rng(0, epoch, row, number))
             assert read_numbers(frames) == (first_number(row) + expected).tolist()
+
+
+@pytest.mark.parametrize(("fast", "speed"), [(False, 3), (True, 3), (False, 2), (True, 2), (True, 1)])
+def test_only_the_frames_that_are_played_are_read_from_the_same_place_with_the_same_draws(
+    extracted: Manifest, fast: bool, speed: int
+) -> None:
+    whole, played = pairs(extracted), pairs(extracted, clip=CLIP.model_copy(update={"load": "played"}))
+    slow_frames, fast_frames = list(range(6)), list(range(0, 6 * speed, speed))
+    wanted = (fast_frames if fast else slow_frames, sorted({*slow_frames, *fast_frames}))
+    for row in range(len(NUM_FRAMES)):
+        clips = zip(clips_of(whole, 1, row), clips_of(played, 1, row, fast=fast, speed=speed), wanted, strict=True)
+        for everything, some, offsets in clips:
+            assert some.offsets.tolist() == offsets
+            assert some.draw == everything.draw
+            assert (some.frames == everything.frames[offsets]).all()
 
 
 def test_clips_are_cut_anew_in_every_epoch_for_every_seed_and_for_query_and_key(extracted: Manifest) -> None:
@@ -58,7 +73,7 @@ def test_clips_are_cut_anew_in_every_epoch_for_every_seed_and_for_query_and_key(
         (seed, epoch, number): read_numbers(frames[:1])[0]
         for seed in range(2)
         for epoch in range(12)
-        for number, (frames, _) in enumerate(crops_of(pairs(extracted, seed=seed)[epoch, row]))
+        for number, (frames, _, _) in enumerate(clips_of(pairs(extracted, seed=seed), epoch, row))
     }
     places = NUM_FRAMES[row] - LENGTH + 1
     assert len(set(starts.values())) > places / 2
@@ -68,7 +83,7 @@ def test_clips_are_cut_anew_in_every_epoch_for_every_seed_and_for_query_and_key(
 
 def test_a_crop_is_its_box_of_the_stored_frames(extracted: Manifest) -> None:
     table = read_frames(extracted)
-    for frames, draw in crops_of(pairs(extracted, AugmentConfig(crop_area=(0.1, 0.6)))[0, 1]):
+    for frames, _, draw in clips_of(pairs(extracted, AugmentConfig(crop_area=(0.1, 0.6))), 0, 1):
         top, left, height, width = draw.box
         assert frames.shape == (LENGTH, height, width, 3)
         assert (height, width) != SIZE[::-1]
@@ -79,42 +94,50 @@ def test_a_crop_is_its_box_of_the_stored_frames(extracted: Manifest) -> None:
 
 
 def test_a_frame_rate_thins_the_video_before_clips_are_cut(extracted: Manifest) -> None:
-    clip = ClipConfig(frames=3, speeds=(2,), size=16, frame_rate=10.0)
+    clip = ClipConfig(frames=3, speeds=(2,), size=16, frame_rate=10.0, load="all")
     for row in (3, 6):
-        for number, (frames, _) in enumerate(crops_of(pairs(extracted, clip=clip)[0, row])):
+        for number, (frames, _, _) in enumerate(clips_of(pairs(extracted, clip=clip), 0, row)):
             kept = frames_at_rate(NUM_FRAMES[row], fps=25.0, frame_rate=10.0)
             assert kept[:4].tolist() == [0, 2, 5, 7]
             expected = kept[random_clip(len(kept), frames=6, rng=clip_rng(0, 0, row, number))]
             assert read_numbers(frames) == (first_number(row) + expected).tolist()
 
 
-def test_a_batch_holds_all_queries_and_then_all_keys_each_with_its_draw(extracted: Manifest) -> None:
+def test_a_batch_holds_the_queries_and_the_keys_each_with_its_draw(extracted: Manifest) -> None:
     dataset = pairs(extracted, AugmentConfig())
-    items = [dataset[2, row] for row in (4, 1, 7)]
+    items = [dataset[Request(2, row, False, 2)] for row in (4, 1, 7)]
     batch = collate(items)
     assert isinstance(batch, ClipBatch)
     assert batch.videos.tolist() == [4, 1, 7]
     assert batch.videos.dtype == torch.int64
-    expected = [crops_of(item)[number] for number in range(2) for item in items]
-    assert batch.draws == tuple(draw for _, draw in expected)
-    assert batch.num_frames == LENGTH
-    padded = batch.padded(torch.device("cpu"))
-    assert padded.shape == (6, LENGTH, max(d.box[2] for d in batch.draws), max(d.box[3] for d in batch.draws), 3)
-    for index, (frames, _) in enumerate(expected):
-        assert (batch.crops()[index].numpy() == frames).all()
-        height, width = frames.shape[1:3]
-        assert (padded[index, :, :height, :width].numpy() == frames).all()
-        assert padded[index, :, height:].sum() == padded[index, :, :, width:].sum() == 0
+    for number, crops in enumerate((batch.query, batch.key), start=1):
+        expected = [item[number] for item in items if not isinstance(item, RspnetError)]
+        assert crops.draws == tuple(crop.draw for crop in expected)
+        assert crops.offsets.tolist() == [list(range(LENGTH))] * 3
+        assert crops.num_frames == LENGTH
+        padded = crops.padded(torch.device("cpu"))
+        assert padded.shape == (3, LENGTH, max(d.box[2] for d in crops.draws), max(d.box[3] for d in crops.draws), 3)
+        for index, (frames, _, _) in enumerate(expected):
+            assert (crops.unpacked()[index].numpy() == frames).all()
+            height, width = frames.shape[1:3]
+            assert (padded[index, :, :height, :width].numpy() == frames).all()
+            assert padded[index, :, height:].sum() == padded[index, :, :, width:].sum() == 0
 
 
 def content(batch: ClipBatch) -> tuple[object, ...]:
-    return (batch.videos.tolist(), batch.draws, batch.pixels.numpy().tobytes())
+    parts = ((crops.draws, crops.offsets.tolist(), crops.pixels.numpy().tobytes()) for crops in (batch.query, batch.key))
+    return (batch.videos.tolist(), *parts)
+
+
+def drawn(epoch: int, step: int, *, batch_size: int = 4) -> StepDraw:
+    return draw_step(batch_size, speeds=(2, 3), seed=5, epoch=epoch, step=step)
 
 
 def load(manifest: Manifest, *, workers: int = 0, start: tuple[int, int] = (0, 0), **how: int) -> list[tuple[object, ...]]:
     rows = np.arange(len(NUM_FRAMES))
-    order = BatchOrder(rows, batch_size=4, epochs=3, seed=5, start=start, **how)
-    return [content(batch) for batch in batches(pairs(manifest, AugmentConfig(), seed=5), order, workers=workers)]
+    order = BatchOrder(rows, batch_size=4, epochs=3, seed=5, draw=drawn, start=start, **how)
+    clip = CLIP.model_copy(update={"load": "played"})
+    return [content(batch) for batch in batches(pairs(manifest, AugmentConfig(), clip=clip, seed=5), order, workers=workers)]
 
 
 def test_no_number_of_workers_changes_a_batch(extracted: Manifest) -> None:
@@ -142,15 +165,22 @@ def test_a_start_in_the_middle_gives_the_rest_of_the_same_batches(extracted: Man
 def test_ranks_share_every_global_batch_and_no_video_comes_twice_in_an_epoch(num: int, share: int, ranks: int, seed: int) -> None:
     rows = np.arange(num) * 3 + 1
     batch_size = share * ranks
-    orders = [BatchOrder(rows, batch_size=batch_size, epochs=2, seed=seed, start=(0, 0), rank=r, world_size=ranks) for r in range(ranks)]
-    alone = BatchOrder(rows, batch_size=batch_size, epochs=2, seed=seed, start=(0, 0))
+    draw = partial(drawn, batch_size=batch_size)
+    alone, *orders = (
+        BatchOrder(rows, batch_size=batch_size, epochs=2, seed=seed, draw=draw, start=(0, 0), rank=rank, world_size=world_size)
+        for rank, world_size in [(0, 1), *((rank, ranks) for rank in range(ranks))]
+    )
     together = [list(itertools.chain(*parts)) for parts in zip(*orders, strict=True)]
     assert together == list(alone)
     assert alone.steps_per_epoch == num // batch_size
     for epoch in range(2):
-        keys = [key for batch in together for key in batch if key[0] == epoch]
-        assert len(keys) == len(set(keys)) == num // batch_size * batch_size
-        assert {row for _, row in keys} <= set(rows.tolist())
+        asked = [request for batch in together for request in batch if request.epoch == epoch]
+        assert len(asked) == len({request.row for request in asked}) == num // batch_size * batch_size
+        assert {request.row for request in asked} <= set(rows.tolist())
+        for step in range(num // batch_size):
+            part = asked[step * batch_size : (step + 1) * batch_size]
+            assert [request.fast for request in part] == draw(epoch, step).fast.tolist()
+            assert {request.speed for request in part} == {draw(epoch, step).speed}
 
 
 def copy_of(manifest: Manifest, folder: Path) -> Manifest:
@@ -177,11 +207,11 @@ def test_a_frame_file_is_checked_when_it_is_first_used_even_after_the_first_epoc
     """A video dropped with the first epoch's last batch, or a run that is resumed, comes to its first use later."""
     copy = copy_of(extracted, tmp_path / "copy")
     damage(copy.folder / "frames" / "v003.mp4")
-    item = pairs(copy)[2, 3]
+    item = pairs(copy)[Request(2, 3, False, 2)]
     assert isinstance(item, InputError)
     refused(item, "v003.mp4", "sha256")
     (copy.folder / "frames" / "v004.mp4").unlink()
-    missing = pairs(copy)[1, 4]
+    missing = pairs(copy)[Request(1, 4, False, 2)]
     assert isinstance(missing, InputError)
     refused(missing, "v004.mp4", "missing")
 
@@ -193,12 +223,12 @@ def test_a_frame_file_is_hashed_once(extracted: Manifest, monkeypatch: pytest.Mo
     dataset = pairs(extracted)
     for epoch in range(3):
         for row in (1, 2):
-            crops_of(dataset[epoch, row])
+            clips_of(dataset, epoch, row)
     assert seen == [1, 2]
 
 
 def test_workers_end_with_the_loop_that_used_them(extracted: Manifest) -> None:
-    order = BatchOrder(np.arange(10), batch_size=2, epochs=50, seed=0, start=(0, 0))
+    order = BatchOrder(np.arange(10), batch_size=2, epochs=50, seed=0, draw=partial(drawn, batch_size=2), start=(0, 0))
     source = batches(pairs(extracted), order, workers=2)
     next(source)
     assert len(multiprocessing.active_children()) == 2

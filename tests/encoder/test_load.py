@@ -13,6 +13,8 @@ import torch
 import rspnet_cli
 from rspnet_cli import load_encoder
 from rspnet_cli.clips import augment
+from rspnet_cli.clips.dataset import Crops
+from rspnet_cli.clips.draws import ClipDraw
 from rspnet_cli.config import PretrainConfig
 from rspnet_cli.encoder import load
 from rspnet_cli.encoder.load import preprocess
@@ -52,11 +54,25 @@ def plain_preprocess(clip: np.ndarray, size: int) -> np.ndarray:
 @pytest.mark.parametrize(("height", "width", "size"), [(30, 47, 24), (51, 24, 24), (24, 24, 24), (9, 13, 24), (25, 40, 12)])
 def test_preprocessing_is_centre_square_bilinear_and_imagenet(height: int, width: int, size: int) -> None:
     clips = random_clips(2, 3, 3, height, width)
-    actual = preprocess(clips, size)
+    actual = preprocess(clips, size, antialias=False)
     assert actual.shape == (2, 3, 3, size, size)
     assert actual.dtype == torch.float32
     for clip, result in zip(clips.numpy(), actual.numpy(), strict=True):
         np.testing.assert_allclose(result, plain_preprocess(clip, size), atol=2e-5)  # float32 weights of the resize
+
+
+def test_uint8_clips_are_resized_as_the_training_clips_were(tmp_path: Path) -> None:
+    clips = random_clips(1, 3, 4, 60, 60)
+    crops = Crops(
+        clips[0].permute(1, 2, 3, 0).flatten(), (ClipDraw((0, 0, 60, 60), False, (), (1, 1, 1, 0), False, False),), torch.arange(4)[None]
+    )
+    for antialias in (False, True):
+        settings = SMALL | {"clip": SMALL["clip"] | {"antialias": antialias}}
+        encoder = load_encoder(make_pretrain(tmp_path / str(antialias), settings=settings).folder)
+        as_trained = augment.augment(crops, size=24, antialias=antialias, order="reference", device=torch.device("cpu"))
+        torch.testing.assert_close(encoder(clips), encoder(as_trained), rtol=1e-4, atol=1e-5)
+    smooth, sharp = (preprocess(clips, 24, antialias=antialias).std() for antialias in (True, False))
+    assert smooth < 0.8 * sharp
 
 
 def test_normalisation_is_that_of_training() -> None:
@@ -67,7 +83,7 @@ def test_features_are_those_of_the_network_that_was_saved(pretrain: Path) -> Non
     encoder = load_encoder(pretrain)
     original = make_encoder(validated(PretrainConfig, SMALL), 1).eval()
     clips = random_clips(3, 3, 4, 30, 36)
-    ready = preprocess(clips, 24)
+    ready = preprocess(clips, 24, antialias=False)
     with torch.no_grad():
         expected, embeddings = original(ready), original.project(ready)
     assert expected.std() > 0.01

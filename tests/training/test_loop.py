@@ -102,6 +102,7 @@ class Trial:
             return loss, (loss.detach(), torch.tensor(10.0 * epoch + number))
 
         return Plan(
+            name="train",
             model=model,
             optimizer=build_optimizer(config, model),
             config=config,
@@ -115,8 +116,7 @@ class Trial:
             keep_every=self.keep_every,
             best_from_epoch=self.best_from_epoch,
             shown=("loss",),
-            row=lambda steps, figures: {"share": steps / 100},
-            extra_columns=("share",),
+            extra=lambda steps: {"share": steps / 100},
         )
 
     def run(self, report: Reporter | None = None) -> Position:
@@ -303,7 +303,7 @@ def test_the_first_steps_tell_how_long_it_takes(tmp_path: Path, capsys: pytest.C
     trial.run(Reporter())
     err = capsys.readouterr().err
     assert err.count("s a step") == 1
-    assert "pretrain: 20/20 steps" in err
+    assert "train: 20/20 steps" in err
 
 
 def test_rows_beyond_the_checkpoint_are_cut_off_also_half_written_ones(tmp_path: Path) -> None:

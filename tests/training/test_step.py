@@ -15,7 +15,7 @@ from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.encoder.moco import MoCo, query_projection
 from rspnet_cli.settings import validated
 from rspnet_cli.training.loop import build_optimizer
-from rspnet_cli.training.step import play, rspnet_step
+from rspnet_cli.training.step import LoadedClips, play, rspnet_step
 
 BATCH, FRAMES, SIZE, DIM, QUEUE = 6, 4, 16, 6, 12
 CPU = torch.device("cpu")
@@ -187,7 +187,7 @@ def test_several_steps_are_those_of_the_loops(config: PretrainConfig) -> None:
         draw = draw_step(size, speeds=config.clip.speeds, sub_batches=config.moco.bn_splits, seed=0, epoch=0, step=number)
         speeds.add(draw.speed)
         expected = reference.step(clips, videos, draw, config.optim.lr)
-        loss, figures = rspnet_step(moco, project, clips, torch.tensor(videos), draw, config)
+        loss, figures = rspnet_step(moco, project, *loaded(clips), torch.tensor(videos), draw, config)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -212,11 +212,30 @@ def test_several_steps_are_those_of_the_loops(config: PretrainConfig) -> None:
     assert np.median(moved) > 0.002, "the steps changed so little that a wrong one would pass"
 
 
+def loaded(clips: Tensor) -> tuple[LoadedClips, LoadedClips]:
+    """Queries and keys of (2 b, 3, L, S, S), every frame of the span loaded."""
+    query, key = clips.chunk(2)
+    offsets = torch.arange(clips.shape[2]).repeat(len(query), 1)
+    return LoadedClips(query, offsets), LoadedClips(key, offsets)
+
+
+def test_clips_of_which_only_played_frames_are_loaded_play_the_same() -> None:
+    span = torch.arange(12.0)[None, None, :, None, None].repeat(2, 3, 1, 2, 2)  # (2, 3, 12, 2, 2), each pixel its frame's number
+    whole = LoadedClips(span, torch.arange(12).repeat(2, 1))
+    fast = torch.tensor([True, False])
+    both = torch.tensor([0, 1, 2, 3, 6, 9])
+    key = LoadedClips(span[:, :, both], both.repeat(2, 1))
+    own = torch.tensor([[0, 3, 6, 9], [0, 1, 2, 3]])
+    query = LoadedClips(torch.stack([span[row][:, own[row]] for row in range(2)]), own)
+    for who, clips in ((fast, key), (~fast, key), (fast, query)):
+        assert torch.equal(play(clips, who, speed=3, frames=4), play(whole, who, speed=3, frames=4))
+
+
 def test_played_clips_begin_on_the_same_frame_and_skip_frames_where_fast() -> None:
     # Each pixel is its frame's number; in memory as augmentation gives it.
     clips = torch.arange(12.0)[None, :, None, None, None].repeat(2, 1, 2, 2, 3).permute(0, 4, 1, 2, 3)  # (2, 3, 12, 2, 2)
     fast = torch.tensor([True, False])
-    played = play(clips, fast, speed=3, frames=4)
+    played = play(LoadedClips(clips, torch.arange(12).repeat(2, 1)), fast, speed=3, frames=4)
     assert played.shape == (2, 3, 4, 2, 2)
     assert played[0, :, :, 0, 0].tolist() == [[0, 3, 6, 9]] * 3
     assert played[1, :, :, 1, 1].tolist() == [[0, 1, 2, 3]] * 3
@@ -231,11 +250,11 @@ def test_the_queue_of_a_step_is_that_before_it() -> None:
     clips = torch.randn(2 * BATCH, 3, 12, SIZE, SIZE, dtype=torch.float64)
     draw = draw_step(BATCH, speeds=(2,), seed=0, epoch=0, step=0)
     twin = copy.deepcopy(moco)
-    loss, _ = rspnet_step(moco, query_projection(moco, CPU), clips, torch.arange(BATCH), draw, config)
+    loss, _ = rspnet_step(moco, query_projection(moco, CPU), *loaded(clips), torch.arange(BATCH), draw, config)
     assert not torch.equal(moco.queue, twin.queue)
     grads = torch.autograd.grad(loss, list(moco.query.parameters()))
     twin.enqueue = lambda keys, videos: None  # type: ignore[method-assign]
-    other, _ = rspnet_step(twin, query_projection(twin, CPU), clips, torch.arange(BATCH), draw, config)
+    other, _ = rspnet_step(twin, query_projection(twin, CPU), *loaded(clips), torch.arange(BATCH), draw, config)
     assert torch.equal(loss, other)
     for one, two in zip(grads, torch.autograd.grad(other, list(twin.query.parameters())), strict=True):
         assert torch.equal(one, two)
@@ -248,7 +267,7 @@ def test_every_part_of_the_encoder_learns_from_its_own_loss() -> None:
         moco, _ = start(config)
         clips = torch.randn(2 * BATCH, 3, 12, SIZE, SIZE, dtype=torch.float64)
         draw = draw_step(BATCH, speeds=(2,), seed=0, epoch=0, step=0)
-        loss, _ = rspnet_step(moco, query_projection(moco, CPU), clips, torch.arange(BATCH), draw, config)
+        loss, _ = rspnet_step(moco, query_projection(moco, CPU), *loaded(clips), torch.arange(BATCH), draw, config)
         loss.backward()
         sizes = {name: 0.0 if value.grad is None else float(value.grad.abs().max()) for name, value in moco.query.named_parameters()}
         assert all(size == 0 for name, size in sizes.items() if name.startswith(silent))
