@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The main job from end to end, on videos that it makes itself.")
     parser.add_argument("--work-dir", type=Path, default=Path("demo-run"), help="where everything lands (default: %(default)s)")
     parser.add_argument("--videos-per-class", type=int, default=32, help="of 15 classes (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=24, help="of pretraining (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=30, help="of pretraining (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and draws; the videos stay the same (default: %(default)s)")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes that make and read videos (default: %(default)s)"
@@ -59,7 +59,8 @@ def main() -> None:
     print(f"Every command below finds its input in {work_dir}, because RSPNET_WORK_DIR={work_dir} is set.")
     took_s = step("python", HERE / "make_videos.py", "--out", videos, "--videos-per-class", str(arguments.videos_per_class), *workers)
     lists = ("--dataset", "ucf101", "--annotations", videos / "ucfTrainTestlist")
-    took_s += step("rspnet", "extract", videos / "UCF-101", *lists, *workers)
+    # 64 pixels are enough for clips of 48, and are read in less time than the default 128.
+    took_s += step("rspnet", "extract", videos / "UCF-101", *lists, "--short-side", "64", *workers)
     took_s += step("rspnet", "pretrain", "--recipe", "small-cpu", "--epochs", str(arguments.epochs), "--seed", str(arguments.seed))
     took_s += step("rspnet", "export-features")
     took_s += step("rspnet", "eval-retrieval", "--topk", "1", "5", "10", "20", "50")
