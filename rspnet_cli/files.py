@@ -36,14 +36,6 @@ def disk_full(path: Path, needed_bytes: int | None = None) -> DiskFullError:
     return DiskFullError(path, needed_bytes, free)
 
 
-def link_or_copy_file(source: str | Path, target: str | Path) -> None:
-    """Have a file at a second place too, as a hard link where that can be. `target` must not exist."""
-    try:
-        os.link(source, target)
-    except OSError:  # a disk without hard links, or too many of them
-        shutil.copy2(source, target)
-
-
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder; when the block ends well its content is fsynced and becomes `path`.
@@ -68,6 +60,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if is_disk_full(error):
             raise disk_full(path, needed) from error
         raise
+
+
+def link_or_copy_file(source: str | Path, target: str | Path) -> None:
+    """Have a file at a second place too, as a hard link where that can be, whole or not at all. Raises DiskFullError."""
+    try:
+        os.link(source, target)
+    except OSError:  # a disk without hard links, or too many of them
+        with atomic_path(Path(target)) as temporary:
+            shutil.copy2(source, temporary)
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
