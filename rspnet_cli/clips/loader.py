@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
+import threading
+import time
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,13 +38,49 @@ def read_ahead(
             **order,
         )
         items = iter(loader)
+    with _deaths_found_by_next():
+        try:
+            yield from _checked(items)
+        finally:
+            # Now, and not when the last traceback that knows this frame is forgotten.
+            getattr(items, "_shutdown_workers", lambda: None)()
+
+
+def _checked(items: Iterator[Any]) -> Generator[Any]:
+    """The items. Raises an RspnetError among them, and one for a worker that was killed."""
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            # A signal for the whole process group may have reached the workers first: then this sleep ends with ours.
+            time.sleep(1)
+            raise RspnetError(
+                "A worker process that reads clips was killed, by somebody or for want of memory: use fewer --workers, or a smaller "
+                "--batch-size, if memory ran out. The same command continues."
+            ) from error
+        if isinstance(item, RspnetError):
+            raise item
+        yield item
+
+
+@contextmanager
+def _deaths_found_by_next() -> Iterator[None]:
+    """Within the block a dead worker is found when its item is asked for (within seconds), not by torch's handler of SIGCHLD.
+
+    That one raises wherever the program happens to stand, also while it ends its workers itself.
+    """
+    if threading.current_thread() is not threading.main_thread():  # torch has set none there either
+        yield
+        return
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        for item in items:
-            if isinstance(item, RspnetError):
-                raise item
-            yield item
+        yield
     finally:
-        del items  # ends the workers now, and not when the last traceback that knows this frame is forgotten
+        signal.signal(signal.SIGCHLD, handler)
 
 
 def _ignore_interrupts(_: int) -> None:

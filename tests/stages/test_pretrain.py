@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -527,6 +528,45 @@ def test_an_interrupt_keeps_the_state_and_ends_the_workers(extracted: Manifest, 
         assert output.read_text().splitlines() == ["rspnet: interrupted; what is done is kept, and the same command continues it."]
         wait_until(lambda children=children: not any(is_alive(child) for child in children), "the workers end")  # type: ignore[misc]
         assert (out / "unfinished" / "checkpoints" / "index.json").exists()
+
+
+def test_a_signal_to_the_whole_group_is_one_line(extracted: Manifest, tmp_path: Path) -> None:
+    # As a terminal, `timeout` and a scheduler send it: the workers die of it while the run unwinds, or before it has heard of it.
+    out = tmp_path / "pretrain"
+    config = settings(optim={"epochs": 10_000}, run={"workers": 2})
+    arguments = ["pretrain", str(extracted.folder), "--out", str(out), "--quiet", *flags(config)]
+
+    def leads_a_group() -> int:
+        os.setpgid(0, 0)
+        return main(arguments)
+
+    for workers_first in (False, True):
+        output = tmp_path / f"output-{workers_first}"
+        pid = fork(leads_a_group, output=output)
+        wait_until(lambda pid=pid: len(children_of(pid)) == 2, "the workers have started")  # type: ignore[misc]
+        wait_until((out / "unfinished" / "checkpoints" / "index.json").exists, "a checkpoint")
+        if workers_first:
+            for child in children_of(pid):
+                os.kill(child, signal.SIGTERM)
+            time.sleep(0.1)
+        os.killpg(pid, signal.SIGTERM)
+        assert wait(pid) == 143, output.read_text()
+        assert output.read_text().splitlines() == ["rspnet: interrupted; what is done is kept, and the same command continues it."]
+
+
+def test_a_killed_worker_is_one_sentence(extracted: Manifest, tmp_path: Path) -> None:
+    # What the kernel does to the largest process when memory runs out.
+    out = tmp_path / "pretrain"
+    config = settings(optim={"epochs": 300}, run={"workers": 1})
+    output = tmp_path / "output"
+    pid = fork(lambda: main(["pretrain", str(extracted.folder), "--out", str(out), "--quiet", *flags(config)]), output=output)
+    wait_until(lambda: children_of(pid), "a worker has started")
+    wait_until((out / "unfinished" / "checkpoints" / "index.json").exists, "a checkpoint")
+    kill(children_of(pid)[0])
+    assert wait(pid) == 1
+    (line,) = output.read_text().splitlines()
+    assert "A worker process that reads clips was killed" in line
+    assert "--workers" in line
 
 
 def test_workers_of_a_killed_run_end_by_themselves_and_hold_nothing(extracted: Manifest, tmp_path: Path) -> None:
