@@ -110,15 +110,15 @@ def begin_stage(
     name: str,
     config: dict[str, Any],
     *,
-    inputs: Mapping[str, Path],
+    inputs: Mapping[str, Path | Manifest],
     out: Path,
     force: bool = False,
     report: Reporter | None = None,
 ) -> Iterator[Stage]:
     """Open a stage's folder for one run.
 
-    config: the resolved settings that identify the run (JSON values; no worker counts or times). inputs: stage name -> manifest or folder,
-    checked here. Yields a Stage that is finished (same config and inputs), resumed, or new. Raises InputError when the folder holds a
+    config: the resolved settings that identify the run (JSON values; no worker counts or times). inputs: stage name -> manifest file or
+    folder, checked here, or a manifest that was read and checked before. Yields a Stage that is finished (same config and inputs), resumed, or new. Raises InputError when the folder holds a
     result or an unfinished run of other settings and `force` is not set, BusyError when another run holds it.
     """
     report = report or Reporter.silent()
@@ -128,7 +128,7 @@ def begin_stage(
     # os.path here and in `_finished`: Path.exists raises for a name that is too long.
     created = [path for path in (out, *out.parents) if not os.path.exists(path)]  # noqa: PTH110
     try:
-        read = {stage: read_manifest(path, stage=stage) for stage, path in inputs.items()}
+        read = {stage: source if isinstance(source, Manifest) else read_manifest(source, stage=stage) for stage, source in inputs.items()}
         # JSON once, so that a fresh config and one read from a file compare equal.
         stage = Stage(name=name, config=json.loads(json.dumps(config)), inputs=read, folder=out)
         if not force and is_settled(out):
@@ -196,12 +196,15 @@ def _library_versions() -> dict[str, str]:
     return versions
 
 
-def _follow(name: str, config: dict[str, Any], inputs: Mapping[str, Path], out: Path) -> Stage:
+def _follow(name: str, config: dict[str, Any], inputs: Mapping[str, Path | Manifest], out: Path) -> Stage:
     """The other ranks wait for rank 0 and see the same stage; its error is theirs, and rank 0 alone prints it."""
     finished, message = distributed.share(None)
     if message:
         raise InputError(message)
-    read = {stage: read_manifest(path, stage=stage, verify=False) for stage, path in inputs.items()}
+    read = {
+        stage: source if isinstance(source, Manifest) else read_manifest(source, stage=stage, verify=False)
+        for stage, source in inputs.items()
+    }
     stage = Stage(name=name, config=json.loads(json.dumps(config)), inputs=read, folder=out)
     stage.manifest = read_manifest(out, stage=name, verify=False) if finished else None
     return stage

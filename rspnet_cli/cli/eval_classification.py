@@ -48,7 +48,7 @@ def eval_classification(
     from rspnet_cli.evaluation.protocol import default_out, find_baseline
     from rspnet_cli.stages.eval_classification import eval_classification as stage
 
-    features, voice = features or work_dir / "export-features", reporter(quiet or as_json)
+    features, voice = features or work_dir / "export-features", reporter(quiet)
     manifest = stage(
         settings, features=features, out=out or default_out(work_dir, "eval-classification", features), force=force, report=voice
     )

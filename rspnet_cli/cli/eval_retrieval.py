@@ -54,7 +54,7 @@ def eval_retrieval(
     from rspnet_cli.evaluation.protocol import default_out, find_baseline
     from rspnet_cli.stages.eval_retrieval import eval_retrieval as stage
 
-    features, voice = features or work_dir / "export-features", reporter(quiet or as_json)
+    features, voice = features or work_dir / "export-features", reporter(quiet)
     manifest = stage(settings, features=features, out=out or default_out(work_dir, "eval-retrieval", features), force=force, report=voice)
     if as_json:
         show_json(manifest.results)

@@ -79,7 +79,5 @@ def export_features(
         out = work_dir / "random-init" / "export-features" if settings.random_init else work_dir / "export-features"
     from rspnet_cli.stages.export_features import export_features as stage  # torch waits until the arguments are known to be good
 
-    manifest = stage(
-        settings, pretrain=pretrain or work_dir / "pretrain", frames=frames, out=out, force=force, report=reporter(quiet or as_json)
-    )
+    manifest = stage(settings, pretrain=pretrain or work_dir / "pretrain", frames=frames, out=out, force=force, report=reporter(quiet))
     (show_json if as_json else show_figures)(manifest.results)

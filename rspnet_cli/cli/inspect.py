@@ -40,7 +40,7 @@ def inspect(
 
     node = stage.read_lineage(manifest)
     differences = None if diff is None else stage.compare_lineages(node, stage.read_lineage(diff))
-    verified = stage.verify_lineage(node, reporter(quiet or as_json)) if verify else None
+    verified = stage.verify_lineage(node, reporter(quiet)) if verify else None
     if as_json:
         document: dict[str, Any] = {"lineage": stage.lineage_json(node)}
         if verified is not None:

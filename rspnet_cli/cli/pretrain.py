@@ -73,7 +73,5 @@ def pretrain(
         raise InputError(f"There is no backbone '{settings.model.backbone}': use one of {', '.join(BACKBONES)}.")
     from rspnet_cli.stages.pretrain import pretrain as stage
 
-    manifest = stage(
-        settings, frames=frames or work_dir / "extract", out=out or work_dir / "pretrain", force=force, report=reporter(quiet or as_json)
-    )
+    manifest = stage(settings, frames=frames or work_dir / "extract", out=out or work_dir / "pretrain", force=force, report=reporter(quiet))
     (show_json if as_json else show_figures)(manifest.results)

@@ -69,7 +69,7 @@ def eval_classification(
     parts = _split_part(table, split, report) if split is not None else _fold_parts(table, config.seed, report)
     probes = ["linear", "knn"] if config.probe == "both" else [config.probe]
     resolved = {"protocol": protocol, "split": split, "probe": config.probe, "seed": config.seed}
-    with begin_stage("eval-classification", resolved, inputs={"export-features": features}, out=out, force=force, report=report) as stage:
+    with begin_stage("eval-classification", resolved, inputs={"export-features": export}, out=out, force=force, report=report) as stage:
         if stage.manifest is not None:
             return stage.manifest
         _warn_of_unseen_classes(table, parts, report)

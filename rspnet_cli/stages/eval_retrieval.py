@@ -46,7 +46,8 @@ def eval_retrieval(config: RetrievalConfig, *, features: Path, out: Path, force:
     report = report or Reporter.silent()
     if distributed.world_size() > 1:
         raise InputError("eval-retrieval runs in one process: start it without torchrun.")
-    table = read_features(read_manifest(features, stage="export-features").folder)
+    export = read_manifest(features, stage="export-features")
+    table = read_features(export.folder)
     protocol, split = choose_protocol(
         table,
         protocol=config.protocol,
@@ -58,7 +59,7 @@ def eval_retrieval(config: RetrievalConfig, *, features: Path, out: Path, force:
     topk = choose_topk(config.topk, int(search.sizes.min()), report)
     device = choose_device(config.device, len(search.queries) * len(search.gallery) * table.features.shape[1])
     resolved = {"topk": topk, "protocol": protocol, "split": split, "device": device.partition(":")[0]}
-    with begin_stage("eval-retrieval", resolved, inputs={"export-features": features}, out=out, force=force, report=report) as stage:
+    with begin_stage("eval-retrieval", resolved, inputs={"export-features": export}, out=out, force=force, report=report) as stage:
         if stage.manifest is not None:
             return stage.manifest
         found = _find(table, search, max(topk), device, report)
@@ -70,7 +71,6 @@ def eval_retrieval(config: RetrievalConfig, *, features: Path, out: Path, force:
             "gallery": len(search.gallery),
             **_figures(table, search, found, topk, report),
         }
-        export = stage.inputs["export-features"]
         return stage.finish(results=results, artifacts=[NEIGHBOURS.file], classes_sha256=export.classes_sha256)
 
 

@@ -229,7 +229,7 @@ def _metadata(config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, nu
         "clip_size": encoder.size,
         "frame_rate": "that of the video" if encoder.frame_rate is None else encoder.frame_rate,
         "clip_sampling": "consecutive frames, starts evenly spaced from first to last possible; short videos are looped",
-        "preprocessing": "largest centre square, bilinear resize without antialias, RGB / 255, ImageNet mean and deviation",
+        "preprocessing": f"largest centre square, bilinear resize {'with' if encoder.antialias else 'without'} antialias, RGB / 255, ImageNet mean and deviation",
         "precision": config.precision,
         "pretrain_digest": stage.inputs["pretrain"].digest,
         "extract_digest": stage.inputs["extract"].digest,

@@ -44,7 +44,10 @@ def test_json_is_the_manifests_results_alone(work_dir: Path, capsys: pytest.Capt
     assert main([command, "--json"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out) == read_manifest(work_dir / command, stage=command).results
-    assert printed.err == ""
+    assert printed.err != ""  # warnings and progress are not lost
+    assert main([command, "--json", "--quiet"]) == 0
+    again = capsys.readouterr()
+    assert (again.out, again.err) == (printed.out, "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -35,7 +35,7 @@ def test_it_finds_its_input_in_the_work_directory_and_prints_results_alone_on_st
     assert run("--work-dir", work_dir, "--out", out, "--json") == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out) == read_manifest(out).results == {"videos": 2, "channels": 64, "clips": 2}
-    assert printed.err == ""
+    assert "export-features: 2/2 videos" in printed.err
     assert run("--work-dir", work_dir, "--out", out) == 0
     printed = capsys.readouterr()
     assert [line.split() for line in printed.out.splitlines()] == [["videos", "2"], ["channels", "64"], ["clips", "2"]]
