@@ -39,14 +39,14 @@ def test_later_sources_win_in_every_combination(tmp_path: Path) -> None:
     for size in range(4):
         for chosen in itertools.combinations(sources, size):
             arguments = {key: value for name in chosen for key, value in sources[name].items()}
-            expected = values[chosen[-1]] if chosen else read_recipe("small-cpu")["optim"]["epochs"]
+            expected = values[chosen[-1]] if chosen else read_recipe("pretrain", "small-cpu")["optim"]["epochs"]
             assert pretrain_settings(recipe="small-cpu", **arguments).optim.epochs == expected
 
 
 def test_a_setting_no_source_names_has_its_default_and_an_untyped_flag_none() -> None:
     config = pretrain_settings(recipe="small-cpu", flags={"optim.epochs": None, "run.seed": None})
     assert config.moco.temperature == PretrainConfig().moco.temperature == 0.07
-    assert config.optim.epochs == read_recipe("small-cpu")["optim"]["epochs"]
+    assert config.optim.epochs == read_recipe("pretrain", "small-cpu")["optim"]["epochs"]
     assert config.run.seed == 0
 
 
@@ -54,10 +54,10 @@ def test_the_last_of_two_equal_sets_wins() -> None:
     assert pretrain_settings(sets=["run.seed=1", "run.seed=2"]).run.seed == 2
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", recipe_names("pretrain"))
 def test_every_recipe_is_valid_and_says_nothing_twice(name: str) -> None:
     config = pretrain_settings(recipe=name)
-    text = (resources.files("rspnet_cli") / "recipes" / f"{name}.toml").read_text()
+    text = (resources.files("rspnet_cli") / "recipes" / "pretrain" / f"{name}.toml").read_text()
     for section, content in tomllib.loads(text).items():
         for key, value in content.items():
             if key != "lr_scale":
@@ -233,7 +233,7 @@ def test_a_typed_value_is_read_as_toml_or_as_a_word(text: str, value: object) ->
 
 
 def test_every_setting_has_a_name_and_a_meaning() -> None:
-    names = setting_names()
+    names = setting_names(PretrainConfig)
     assert len(names) == len(set(names)) > 30
     for section, field in PretrainConfig.model_fields.items():
         assert field.annotation is not None
@@ -246,14 +246,14 @@ def test_the_identity_of_a_run_is_everything_but_the_workers() -> None:
     config = pretrain_settings(flags={"run.workers": 3})
     assert config.identity() == pretrain_settings(flags={"run.workers": 0}).identity()
     flat = {f"{section}.{key}" for section, values in config.identity().items() for key in values}
-    assert flat == set(setting_names()) - {"run.workers"}
+    assert flat == set(setting_names(PretrainConfig)) - {"run.workers"}
 
 
 def test_settings_cannot_be_changed_behind_the_manifests_back() -> None:
     config = pretrain_settings()
     with pytest.raises(ValueError):
         config.run.seed = 3  # type: ignore[misc]
-    assert read_recipe("small-cpu") == read_recipe("small-cpu")
+    assert read_recipe("pretrain", "small-cpu") == read_recipe("pretrain", "small-cpu")
     assert validated(PretrainConfig, config.model_dump()) == config
 
 

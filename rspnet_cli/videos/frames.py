@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from rspnet_cli.errors import InputError
-from rspnet_cli.manifest import Artifact, Manifest, check_artifact
+from rspnet_cli.manifest import ENCODER_STAGES, Artifact, Manifest, check_artifact, read_manifest
 from rspnet_cli.tables import VIDEOS, read_table
 
 
@@ -43,6 +43,15 @@ class FramesTable:
     def split_columns(self) -> list[str]:
         """The split columns, such as split_1."""
         return [column for column in self.rows.columns if column.startswith("split_")]
+
+    def refuse_larger(self, size: int) -> None:
+        """Raise InputError where clips of `size` pixels would have to be enlarged from what the extraction stored."""
+        short_side = self.manifest.config.get("short_side")
+        if isinstance(short_side, int) and size > short_side:
+            raise InputError(
+                f"clip.size {size} exceeds the stored frames' short side of {short_side}: run `rspnet extract VIDEOS --short-side {size} "
+                "--out DIR` (or a little more, so that crops keep their detail) and name that DIR, or lower clip.size."
+            )
 
     def path(self, row: int) -> Path:
         """The frame file of a row."""
@@ -84,3 +93,8 @@ def read_frames(manifest: Manifest) -> FramesTable:
         hashes=np.array([artifact.sha256.encode() for artifact in known], dtype="S64"),
         sizes=np.array([artifact.bytes for artifact in known], dtype=np.int64),
     )
+
+
+def frames_of(encoder: Path) -> Path:
+    """The manifest of the extraction that a pretraining or fine-tuning read. Raises InputError."""
+    return read_manifest(encoder, stage=ENCODER_STAGES, verify=False).input("extract", verify=False).path

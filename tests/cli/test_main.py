@@ -17,7 +17,7 @@ from rspnet_cli.cli.main import main, repeat_list_options
 from rspnet_cli.errors import BusyError, InputError, RspnetError, Stopped
 from tests.processes import ROOT
 
-COMMANDS = ["extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "inspect"]
+COMMANDS = ["extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "inspect"]
 # design.md: the flags that scripts rely on.
 SHARED = "--work-dir --out --force --json --quiet"
 FLAGS = {
@@ -27,6 +27,8 @@ FLAGS = {
     "export-features": "--frames --clips --pool --random-init --checkpoint --device --precision --batch-size --workers --set",
     "eval-retrieval": "--topk --split --protocol --device",
     "eval-classification": "--split --protocol --probe --seed",
+    "finetune": "--frames --recipe --config --set --split --select-on --linear --random-init --checkpoint --epochs --batch-size --lr "
+    "--device --precision --compile --workers --seed",
 }
 
 
@@ -130,6 +132,15 @@ USAGE_ERRORS = [
     ["eval-retrieval", "--protocol", "none"],
     ["eval-classification", "--probe", "svm"],
     ["eval-classification", "--seed", "x"],
+    ["finetune", "a", "b"],
+    ["finetune", "--epochs", "0"],
+    ["finetune", "--recipe", "r3d18"],
+    ["pretrain", "--recipe", "ucf101-r3d18"],
+    ["finetune", "--set", "moco.momentum=0.9"],
+    ["finetune", "--set", "optim.schedule=multistep"],
+    ["finetune", "--set", "optim.milestones=[3]"],
+    ["finetune", "--select-on", "train"],
+    ["finetune", "--random-init", "--checkpoint", "best"],
     ["inspect"],
 ]
 

@@ -36,7 +36,8 @@ def pairs(manifest: Manifest, augment: AugmentConfig = WHOLE_FRAME, *, clip: Cli
 def clips_of(dataset: ClipPairs, epoch: int, row: int, *, fast: bool = False, speed: int = 3) -> tuple[Crop, Crop]:
     item = dataset[Request(epoch, row, fast, speed)]
     assert not isinstance(item, RspnetError), str(item)
-    return item[1:]
+    query, key = item.clips
+    return query, key
 
 
 @pytest.mark.parametrize("epoch", [0, 3])
@@ -110,8 +111,8 @@ def test_a_batch_holds_the_queries_and_the_keys_each_with_its_draw(extracted: Ma
     assert isinstance(batch, ClipBatch)
     assert batch.videos.tolist() == [4, 1, 7]
     assert batch.videos.dtype == torch.int64
-    for number, crops in enumerate((batch.query, batch.key), start=1):
-        expected = [item[number] for item in items if not isinstance(item, RspnetError)]
+    for number, crops in enumerate(batch.clips):
+        expected = [item.clips[number] for item in items if not isinstance(item, RspnetError)]
         assert crops.draws == tuple(crop.draw for crop in expected)
         assert crops.offsets.tolist() == [list(range(LENGTH))] * 3
         assert crops.num_frames == LENGTH
@@ -125,7 +126,7 @@ def test_a_batch_holds_the_queries_and_the_keys_each_with_its_draw(extracted: Ma
 
 
 def content(batch: ClipBatch) -> tuple[object, ...]:
-    parts = ((crops.draws, crops.offsets.tolist(), crops.pixels.numpy().tobytes()) for crops in (batch.query, batch.key))
+    parts = ((crops.draws, crops.offsets.tolist(), crops.pixels.numpy().tobytes()) for crops in batch.clips)
     return (batch.videos.tolist(), *parts)
 
 

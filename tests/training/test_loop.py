@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rspnet_cli.config import OptimConfig
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.progress import Reporter
+from rspnet_cli.tables import Column, Table
 from rspnet_cli.training import loop
 from rspnet_cli.training.checkpoint import Checkpoints
 from rspnet_cli.training.loop import Plan, Position, build_optimizer, learning_rate, train
@@ -63,6 +64,10 @@ def test_every_trained_parameter_decays_also_biases_and_batch_norm(name: str) ->
 # A small training for the loop: fits a line, with data that depend on (epoch, step) alone.
 
 
+COLUMNS = ("epoch", "step", "lr", "loss", "where", "grad_norm", "share")
+METRICS = Table("metrics.csv", "train", "an interval", tuple(Column(name, "float", name) for name in COLUMNS))
+
+
 class Interrupted(Exception):
     pass
 
@@ -82,7 +87,7 @@ class Trial:
     optimizer: str = "sgd"
     done: list[tuple[int, int]] = field(default_factory=list)
 
-    def plan(self) -> Plan:
+    def plan(self) -> Plan[Any]:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
         config = OptimConfig(name=self.optimizer, lr=self.lr, epochs=self.epochs, batch_size=8)
@@ -108,6 +113,7 @@ class Trial:
             config=config,
             step=step,
             figures=("loss", "where"),
+            metrics=METRICS,
             steps_per_epoch=self.steps_per_epoch,
             batches=batches,
             work=self.work,
@@ -137,7 +143,7 @@ def results(work: Path) -> dict[str, bytes]:
 def test_metrics_have_a_row_per_interval_with_its_means(tmp_path: Path) -> None:
     Trial(tmp_path).run()
     table = rows(tmp_path)
-    assert list(table[0]) == ["epoch", "step", "lr", "loss", "where", "grad_norm", "share"]
+    assert list(table[0]) == list(COLUMNS)
     assert [int(row["step"]) for row in table] == [3, 6, 9, 12, 15, 18]
     assert [int(row["epoch"]) for row in table] == [1, 2, 2, 3, 3, 4]
     where = [10.0 * epoch + step for epoch in range(4) for step in range(5)]
@@ -240,11 +246,11 @@ def test_the_best_epoch_has_the_lowest_loss_once_it_may_be_counted_and_is_rememb
     losses = [0.5, 3.0, 2.0, 2.5, 2.0]
     assert best_of(tmp_path / "a", losses, 0).best_epoch == 1
     position = best_of(tmp_path / "b", losses, 1)
-    assert (position.best_epoch, position.best_loss) == (3, 2.0)  # of equal ones the first
+    assert (position.best_epoch, position.best_score) == (3, [2.0])  # of equal ones the first
     assert best_of(tmp_path / "c", losses, 1, stop_at=(4, 2)).best_epoch == 3  # also by a resumed run
     assert best_of(tmp_path / "d", losses, 3).best_epoch == 5
     none = best_of(tmp_path / "e", losses, 5)
-    assert (none.best_epoch, none.best_loss) == (None, None)
+    assert (none.best_epoch, none.best_score) == (None, None)
     names = {path.name for path in (tmp_path / "e" / "checkpoints").iterdir()}
     assert not any(name.startswith("best") for name in names)
     assert "best-15.safetensors" in {path.name for path in (tmp_path / "b" / "checkpoints").iterdir()}
@@ -314,7 +320,7 @@ def test_rows_beyond_the_checkpoint_are_cut_off_also_half_written_ones(tmp_path:
         file.write("3,0.3")  # killed while writing
     again = CsvLog(tmp_path / "log.csv", ["a", "b"], rows=2)
     again.append({"a": 7, "b": None})
-    assert log.path.read_text() == "a,b\n0,0.333333\n1,0.333333\n7,\n"
+    assert log.path.read_text() == "a,b\n0,0.3333333333333333\n1,0.3333333333333333\n7,\n"
     assert again.rows == 3
     assert CsvLog(tmp_path / "log.csv", ["a", "b"]).rows == 0
     assert log.path.read_text() == "a,b\n"
