@@ -26,26 +26,21 @@ def read_ahead(
     order: how DataLoader is told what comes when (`batch_sampler`, or `sampler` and `batch_size`). An RspnetError among the items is
     raised: datasets return what is wrong with a video, because a worker's traceback is no sentence.
     """
-    with warnings.catch_warnings():
-        # More workers than cores is the user's choice, and right where reading waits for a disk.
-        warnings.filterwarnings("ignore", message="This DataLoader will create")
-        loader: DataLoader[Any] = DataLoader(
-            dataset,
-            num_workers=workers,
-            collate_fn=collate,
-            worker_init_fn=_ignore_interrupts,
-            pin_memory=pin_memory,
-            prefetch_factor=prefetch if workers else None,
-            generator=torch.Generator(),  # else the loader draws a seed, which nothing here uses, from the caller's random state
-            **order,
-        )
-    with _workers_of(loader) as items:
+    loader = {
+        "num_workers": workers,
+        "collate_fn": collate,
+        "worker_init_fn": _ignore_interrupts,
+        "pin_memory": pin_memory,
+        "prefetch_factor": prefetch if workers else None,
+        "generator": torch.Generator(),  # else the loader draws a seed, which nothing here uses, from the caller's random state
+    }
+    with _workers(dataset, **loader, **order) as items:
         yield from _checked(items)
 
 
 @contextmanager
-def _workers_of(loader: DataLoader[Any]) -> Iterator[Iterator[Any]]:
-    """The loader's items, whose workers end with the block.
+def _workers(dataset: Dataset[Any], **how: Any) -> Iterator[Iterator[Any]]:
+    """A DataLoader's items; its workers end with the block.
 
     torch's handler of SIGCHLD is off meanwhile: it raises for a dead worker wherever the program happens to stand, also while it ends its
     workers itself. Without it `next` finds out, within seconds.
@@ -56,7 +51,10 @@ def _workers_of(loader: DataLoader[Any]) -> Iterator[Iterator[Any]]:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # a signal waits until there is something to end
     try:
         try:
-            items = iter(loader)
+            with warnings.catch_warnings():
+                # More workers than cores is the user's choice, and right where reading waits for a disk.
+                warnings.filterwarnings("ignore", message="This DataLoader will create")
+                items = iter(DataLoader(dataset, **how))
             handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if signals else None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -75,11 +73,11 @@ def _checked(items: Iterator[Any]) -> Generator[Any]:
             item = next(items)
         except StopIteration:
             return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
+        except (RuntimeError, OSError, EOFError) as error:  # as torch finds a worker dead, or as its connection breaks off
             # A signal for the whole process group may have reached the workers first: then this sleep ends with ours.
             time.sleep(1)
+            if all(worker.is_alive() for worker in getattr(items, "_workers", ())):
+                raise
             raise RspnetError(
                 "A worker process that reads clips was killed, by somebody or for want of memory: use fewer --workers, or a smaller "
                 "--batch-size, if memory ran out. The same command continues."
