@@ -223,7 +223,8 @@ def _finished(stage: Stage) -> Manifest | None:
     if not os.path.exists(stage.folder / MANIFEST):  # noqa: PTH110
         return None
     manifest = read_manifest(stage.folder, stage=stage.name)
-    before = {ref.stage: ref.digest for ref in manifest.inputs}
+    # Of several inputs of one stage the first is meant, as in Manifest.input: a mean over splits names these after its own inputs.
+    before = {ref.stage: ref.digest for ref in reversed(manifest.inputs)}
     differences = describe_differences(manifest.config, stage.config, before, stage.inputs)
     if differences:
         raise InputError(

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rspnet_cli.config.base import CHECKPOINT, Section
+from rspnet_cli.config.base import CHECKPOINT, Section, Unit
 from rspnet_cli.config.training import AugmentConfig, OptimSection, RunConfig, TrainingConfig
 
 
@@ -70,9 +70,9 @@ class FinetuneAugmentConfig(AugmentConfig):
     """Share of the frame's area that the random crop keeps: smallest, largest."""
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     """Strength of brightness, contrast, saturation (factors 1 +- x) and hue (shift +- x, at most 0.5, in turns)."""
-    grayscale: float = Field(0.0, ge=0, le=1)
+    grayscale: Unit = 0.0
     """Probability of grayscale."""
-    flip: float = Field(0.5, ge=0, le=1)
+    flip: Unit = 0.5
     """Probability of a horizontal flip (0 where left and right are part of the classes' names)."""
 
 

@@ -29,8 +29,10 @@ class Classifier(nn.Module):
         return self
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Logits: clips (B, 3, T, S, S) float, ImageNet-normalised -> (B, classes) float32."""
+        """Logits: clips (B, 3, T, S, S) float, ImageNet-normalised -> (B, classes) float32, also under autocast."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = pool_features(self.backbone(clips), "avg")  # (B, C)
-        logits: Tensor = self.fc(features)
-        return logits.float()
+        # bfloat16's 8 bits would make ties of the logits, and the averages over clips coarse.
+        with torch.autocast(clips.device.type, enabled=False):
+            logits: Tensor = self.fc(features)
+        return logits

@@ -9,7 +9,7 @@ import numpy as np
 from rspnet_cli.config import FinetuneDataConfig
 from rspnet_cli.errors import InputError
 from rspnet_cli.evaluation.folds import validation_part
-from rspnet_cli.evaluation.parts import NUM_FOLDS, Part, fold_parts, split_part
+from rspnet_cli.evaluation.parts import Part, fold_parts, split_part
 from rspnet_cli.evaluation.protocol import choose_protocol
 from rspnet_cli.evaluation.videos import LabelledVideos
 from rspnet_cli.progress import Reporter
@@ -47,17 +47,15 @@ class Task:
         return [str(name) for name in names]
 
 
-def split_numbers(videos: LabelledVideos) -> list[str]:
-    """What `data.split` can be, beside "all": the splits there are, or the folds."""
-    return [str(number) for number in videos.splits or range(1, NUM_FOLDS + 1)]
+def split_numbers(videos: LabelledVideos, *, seed: int) -> list[str]:
+    """What `data.split` can be, beside "all": the splits there are, or the folds. Raises InputError where neither can be made."""
+    _check_labels(videos)
+    return [str(number) for number in videos.splits or [part.fold for part in fold_parts(videos, seed, Reporter.silent())]]
 
 
 def make_task(videos: LabelledVideos, data: FinetuneDataConfig, *, seed: int, report: Reporter) -> Task:
     """Choose the rows. Raises InputError where there are no labels, no such split, fewer than two classes, or nothing to choose on."""
-    if (videos.label < 0).all():
-        raise InputError(
-            "These videos have no labels, so there is nothing to learn: extract them with their classes (--dataset ucf101, folder or csv)."
-        )
+    _check_labels(videos)
     number = None
     if videos.splits:
         protocol, number = choose_protocol(videos, protocol="split", split=data.split, split_typed=True, without_splits="folds")
@@ -73,6 +71,13 @@ def make_task(videos: LabelledVideos, data: FinetuneDataConfig, *, seed: int, re
     labels = np.unique(videos.label[videos.label >= 0])
     columns = np.where(videos.label >= 0, np.searchsorted(labels, videos.label), -1)
     return Task(videos, protocol, part, selection, train, labels, columns)
+
+
+def _check_labels(videos: LabelledVideos) -> None:
+    if (videos.label < 0).all():
+        raise InputError(
+            "These videos have no labels, so there is nothing to learn: extract them with their classes (--dataset ucf101, folder or csv)."
+        )
 
 
 def _fold(videos: LabelledVideos, split: str, seed: int, report: Reporter) -> Part:

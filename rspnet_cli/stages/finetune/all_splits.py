@@ -40,7 +40,7 @@ def finetune_all_splits(
             return stage.manifest
         videos = labelled_videos(read_frames(stage.inputs["extract"]))
         manifests = []
-        for number in split_numbers(videos):
+        for number in split_numbers(videos, seed=config.run.seed):
             done = stage.work / f"split-{number}"
             report.info(f"finetune: split {number}.")
             manifest = finetune_one_split(
