@@ -162,10 +162,10 @@ def _checkpoint_file(manifest: Manifest, checkpoint: str) -> tuple[str, str]:
         slim, within = {"last": "encoder.safetensors", "initial": "initial.safetensors"}, _QUERY
     name, prefix = (slim[checkpoint], "") if checkpoint in slim else (f"checkpoints/{checkpoint}.safetensors", within)
     if not any(artifact.path == name for artifact in manifest.artifacts):
-        of_splits = [ref.path for ref in manifest.inputs if ref.stage == "finetune"]
-        if manifest.stage == "finetune" and manifest.results.get("split") == "all" and of_splits:
+        if manifest.stage == "finetune" and manifest.results.get("split") == "all":
+            one = manifest.place_of(manifest.inputs[-1])  # after its own inputs come the splits
             raise InputError(
-                f"{manifest.path} is the mean over several splits and has no encoder of its own: name one split's, {of_splits[0]}."
+                f"{manifest.path} is the mean over several splits and has no encoder of its own: name one split's, such as {one}."
             )
         kept = [artifact.path for artifact in manifest.artifacts if re.fullmatch(r"checkpoints/[^.]+\.safetensors", artifact.path)]
         names = ", ".join(path.removeprefix("checkpoints/").removesuffix(".safetensors") for path in kept) or "none"
