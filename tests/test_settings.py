@@ -9,10 +9,19 @@ from typing import Any
 
 import pytest
 
-from rspnet_cli.config import ExportConfig, PretrainConfig
+from rspnet_cli.config import ExportConfig, FinetuneConfig, PretrainConfig
 from rspnet_cli.errors import InputError
 from rspnet_cli.recipes import recipe_names
-from rspnet_cli.settings import flat_settings, parse_value, pretrain_settings, read_recipe, setting_names, validated
+from rspnet_cli.settings import (
+    finetune_settings,
+    flat_settings,
+    parse_value,
+    pretrain_settings,
+    read_recipe,
+    setting_names,
+    settings_table,
+    validated,
+)
 from tests.sentences import refused
 
 
@@ -261,3 +270,109 @@ def test_none_is_no_value_only_for_settings_that_can_have_none() -> None:
     assert flat_settings(ExportConfig, sets=["workers=none"]).workers is None
     with pytest.raises(InputError, match=r"clips: .*integer.*'none'"):
         flat_settings(ExportConfig, sets=["clips=none"])
+
+
+# finetune
+
+
+@pytest.mark.parametrize("name", recipe_names("finetune"))
+def test_every_recipe_of_finetune_is_valid_alone_and_for_the_linear_probe(name: str) -> None:
+    values = read_recipe("finetune", name)
+    for_linear = values.pop("linear")
+    whole, linear = finetune_settings(recipe=name), finetune_settings(recipe=name, flags={"model.linear": True})
+    for config, content in ((whole, values), (linear, {"optim": values["optim"] | for_linear["optim"]})):
+        for section, settings in content.items():
+            for key, value in settings.items():
+                stored = getattr(getattr(config, section), key)
+                assert (list(stored) if isinstance(stored, tuple) else stored) == value, f"{section}.{key}"
+    assert linear.model_copy(update={"model": whole.model, "optim": whole.optim}) == whole
+
+
+# The table of the published fine-tunings: backbone, frames, size, batch, lr, schedule, milestones, epochs, frames per second (0: the
+# video's own; None: the clip covers the video), test clips.
+COSINE, CONSTANT = ("cosine", ()), ("constant", ())
+FINETUNED: dict[str, tuple[Any, ...]] = {
+    "ucf101-c3d": ("c3d", 16, 112, 20, 0.005, COSINE, 30, 0, 10),
+    "ucf101-r3d18": ("r3d18", 16, 112, 32, 0.1, COSINE, 30, 25, 10),
+    "ucf101-r2plus1d": ("r2plus1d", 16, 112, 32, 0.1, COSINE, 30, 0, 10),
+    "ucf101-s3dg": ("s3dg", 64, 224, 4, 0.005, COSINE, 50, 25, 10),
+    "hmdb51-c3d": ("c3d", 16, 112, 6, 0.005, ("multistep", (50, 70, 90)), 100, 0, 10),
+    "hmdb51-r3d18": ("r3d18", 16, 112, 64, 0.01, CONSTANT, 30, 0, 3),
+    "hmdb51-r2plus1d": ("r2plus1d", 16, 112, 16, 0.1, COSINE, 30, 0, 10),
+    "hmdb51-s3dg": ("s3dg", 64, 224, 4, 0.005, COSINE, 50, 0, 10),
+    "ssv2-c3d": ("c3d", 16, 112, 16, 0.1, COSINE, 50, None, 2),
+    "ssv2-r3d18": ("r3d18", 16, 112, 32, 0.01, ("multistep", (20, 40)), 50, None, 2),
+    "ssv2-s3dg": ("s3dg", 16, 224, 16, 0.01, ("multistep", (20, 40)), 50, None, 2),
+}
+
+
+@pytest.mark.parametrize("name", FINETUNED)
+def test_the_published_recipes_of_finetune_have_the_published_settings(name: str) -> None:
+    backbone, frames, size, batch_size, lr, (schedule, milestones), epochs, fps, clips = FINETUNED[name]
+    config = finetune_settings(recipe=name)
+    clip, optim, augment = config.clip, config.optim, config.augment
+    assert (config.model.backbone, clip.frames, clip.size, clip.antialias) == (backbone, frames, size, False)
+    assert (clip.sampling, clip.frame_rate) == (("cover", None) if fps is None else ("consecutive", fps))
+    assert (optim.batch_size, optim.lr, optim.epochs, config.test.clips) == (batch_size, lr, epochs, clips)
+    assert (optim.schedule, optim.milestones, optim.warmup_epochs) == (schedule, milestones, 0)
+    assert (optim.name, optim.sgd_momentum, optim.weight_decay) == ("sgd", 0.9, 1e-4)
+    assert (augment.crop_area, augment.crop_ratio, augment.flip) == ((0.25, 1.0), (3 / 4, 4 / 3), 0.0 if fps is None else 0.5)
+    assert (max(augment.jitter), augment.grayscale, augment.blur_p) == (0.0, 0.0, 0.0)
+    linear = finetune_settings(recipe=name, flags={"model.linear": True}).optim
+    assert linear.batch_size == 512
+    if fps is None:
+        assert (linear.lr, linear.epochs, linear.schedule, linear.milestones) == (0.05, 16, "multistep", (10, 14))
+    else:
+        assert linear == optim.model_copy(update={"batch_size": 512})
+
+
+def test_there_is_a_recipe_for_every_published_fine_tuning_and_one_for_cpus() -> None:
+    assert set(recipe_names("finetune")) == {*FINETUNED, "small-cpu-finetune"}
+
+
+def test_what_is_typed_is_stronger_than_a_recipe_also_than_its_part_for_the_linear_probe(tmp_path: Path) -> None:
+    file = toml(tmp_path, "[model]\nlinear = true\n[optim]\nlr = 0.3\n")
+    optim = finetune_settings(recipe="ssv2-c3d", config_file=file, flags={"optim.batch_size": 8}).optim
+    assert (optim.lr, optim.batch_size, optim.epochs, optim.milestones) == (0.3, 8, 16, (10, 14))
+
+
+@pytest.mark.parametrize(
+    ("sets", "words"),
+    [
+        (["optim.milestones=[10]"], "optim.milestones has no effect, because optim.schedule is not multistep"),
+        (["optim.schedule=multistep"], "optim.milestones needs rising numbers of epochs"),
+        (["optim.schedule=multistep", "optim.milestones=[20, 10]"], "optim.milestones needs rising"),
+        (["optim.schedule=multistep", "optim.milestones=[0, 10]"], "optim.milestones needs rising"),
+        (["clip.sampling=cover", "clip.frame_rate=25"], "clip.frame_rate has no effect with clip.sampling cover"),
+        (["model.random_init=true", "model.checkpoint=best"], "model.checkpoint has no effect with model.random_init"),
+        (["data.select_on=train"], "data.select_on"),
+        (["model.checkpoint=newest"], "model.checkpoint"),
+        (["test.clip=5"], "did you mean 'test.clips'"),
+        (["moco.momentum=0.9"], "There is no setting 'moco.momentum'"),
+        (["optim.lr_scale=linear"], "There is no setting 'optim.lr_scale'"),
+    ],
+)
+def test_settings_of_finetune_that_cannot_be_meant_are_one_sentence(sets: list[str], words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        finetune_settings(sets=sets)
+    refused(caught.value, words)
+
+
+def test_a_recipe_of_the_other_stage_is_named_as_such() -> None:
+    with pytest.raises(InputError) as caught:
+        finetune_settings(recipe="small-cpu")
+    refused(caught.value, "'small-cpu' is a recipe of pretrain, not of finetune", "ucf101-r3d18")
+    with pytest.raises(InputError) as caught:
+        pretrain_settings(recipe="ucf101-r3d18")
+    refused(caught.value, "'ucf101-r3d18' is a recipe of finetune, not of pretrain")
+    with pytest.raises(InputError) as caught:
+        finetune_settings(recipe="ucf101-r3d")
+    refused(caught.value, "did you mean 'ucf101-r3d18'?")
+
+
+def test_every_setting_of_finetune_has_a_name_and_a_meaning() -> None:
+    names = setting_names(FinetuneConfig)
+    assert len(names) == len(set(names)) > 30
+    table = settings_table(FinetuneConfig)
+    assert all(f"| `{name}` |" in table for name in names)
+    assert "|  |" not in table

@@ -165,7 +165,8 @@ def _notes(manifest: Manifest) -> list[str]:
         "last": "the last one, not chosen",
     }[results["selected_on"]]
     notes = [
-        f"{which}: {chosen}. Tested with {results['clips']} clips per video.",
+        f"{which}: {chosen}.",
+        f"Tested with {results['clips']} clips per video, logits averaged.",
         f"{results['queries_seen']:,} of the test videos were seen in pretraining.",
         f"Always guessing the largest class gives {results['chance']['majority']:.3f}.",
         f"Predictions, per-class figures and confusion matrices: {manifest.folder}",

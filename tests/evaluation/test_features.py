@@ -72,6 +72,13 @@ def test_the_frame_rate_is_applied_before_clips_are_cut(table: FramesTable) -> N
     np.testing.assert_allclose(video.times_s.numpy(), [[0, 0.28], [1.28, 1.56]], atol=1e-9)
 
 
+def test_cover_clips_span_the_whole_video(table: FramesTable) -> None:
+    video = clips_of(UniformClips(table, frames=4, count=2, frame_rate=None, sampling="cover"), 2)  # 40 frames: step 10, offsets 0 and 5
+    numbers = np.array(read_numbers(video.frames.numpy()))
+    assert numbers[video.clips.numpy()].tolist() == [[200, 210, 220, 230], [205, 215, 225, 235]]
+    np.testing.assert_allclose(video.times_s.numpy(), [[0, 1.24], [0.2, 1.44]], atol=1e-9)
+
+
 def test_a_short_video_is_looped_and_its_clip_ends_with_it(table: FramesTable) -> None:
     video = clips_of(UniformClips(table, frames=4, count=2, frame_rate=None), 3)  # 3 frames
     numbers = np.array(read_numbers(video.frames.numpy()))
