@@ -86,9 +86,9 @@ def finetune(
 ) -> None:
     """Train a classifier on a pretrained encoder and test it, on videos with classes.
 
-    The whole network is trained, or with --linear its last layer alone. Settings: the recipe's, then --config, then --set, then the other
-    flags. Under torchrun the same command trains on several GPUs. Per-video predictions, per-class figures and the confusion matrix go to
-    CSV files.
+    The whole network is trained, or with --linear its last layer alone. Settings: the recipe's, then --config, then --set, then the
+    other flags. Under torchrun the same command trains on several GPUs. Predictions per video, figures per class and the confusion
+    matrix go to CSV files.
     """
     from rspnet_cli.manifest import ENCODER_STAGES, MANIFEST, read_manifest
     from rspnet_cli.settings import finetune_recipe_for, finetune_settings
@@ -157,8 +157,10 @@ def _show(manifest: Manifest, baseline: Manifest | None) -> None:
 
 def _notes(manifest: Manifest) -> list[str]:
     results = manifest.results
-    epochs = [split["best_epoch"] for split in results.get("splits", {}).values()] or [results["best_epoch"]]
-    which = f"Epoch {', '.join(map(str, epochs))} of {results['epochs']}"
+    splits = results.get("splits", {})
+    best = ", ".join(str(split["best_epoch"]) for split in splits.values()) or results["best_epoch"]
+    which = f"Epoch{'s' if splits else ''} {best} of {results['epochs']}"
+    where = manifest.folder / ("split-N" if splits else "")
     chosen = {
         "validation": f"chosen on {results['selection_videos']:,} videos held out of train",
         "test": "chosen on the test videos themselves, as published: the figures flatter",
@@ -169,7 +171,7 @@ def _notes(manifest: Manifest) -> list[str]:
         f"Tested with {results['clips']} clips per video, logits averaged.",
         f"{results['queries_seen']:,} of the test videos were seen in pretraining.",
         f"Always guessing the largest class gives {results['chance']['majority']:.3f}.",
-        f"Predictions, per-class figures and confusion matrices: {manifest.folder}",
+        f"Predictions, per-class figures and confusion matrices: {where}",
     ]
     if results["classes"] <= 5:
         notes.insert(0, "With five classes or fewer, top-5 says nothing.")
