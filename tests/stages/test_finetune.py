@@ -484,6 +484,16 @@ def test_every_recipe_runs_an_epoch(recipe: str, extract: Manifest, encoder: Man
     assert np.isfinite(read_table(manifest.folder / "epochs.csv", EPOCHS)["loss"]).all()
 
 
+def test_on_a_gpu_it_trains_in_bfloat16_and_tests_what_it_trained(encoder: Manifest, tmp_path: Path, cuda: torch.device) -> None:
+    for name, model in (("whole", {}), ("linear", {"linear": True})):
+        manifest = run(encoder, tmp_path / name, settings(run={"device": "cuda", "workers": 1}, model=model))
+        assert (manifest.config["run"]["device"], manifest.config["run"]["precision"]) == (cuda.type, "bf16")
+        logits = logits_by_hand(manifest, TEST, count=3)
+        sure = np.abs(logits[:, 0] - logits[:, 1]) > 0.05 * np.abs(logits).max()  # bfloat16 has 8 bits
+        table = read_table(manifest.folder / "predictions.csv", FINETUNE_PREDICTIONS)
+        assert (table["finetune_label"].to_numpy() == logits.argmax(axis=1))[sure].all()
+
+
 def flags(config: Any) -> list[str]:
     """The settings that differ from the defaults, as they are typed."""
     typed = []
