@@ -21,10 +21,10 @@ from rspnet_cli.manifest import UNFINISHED, Manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.stage import Stage, begin_stage
 from rspnet_cli.tables import FAILURES, VIDEOS, csv_bytes, plain_text, read_rows
-from rspnet_cli.videos.extraction import Extracted, ExtractionTask, Failed, Outcome
+from rspnet_cli.videos.extraction import Extracted, Failed, Outcome, extraction_task, resolved, stored_name
 from rspnet_cli.videos.extraction_tables import extracted_from_row, failure_rows, video_rows
-from rspnet_cli.videos.journal import Journal, is_stored, link_or_copy, stored_name
-from rspnet_cli.videos.listing import VideoSource, VideoTable, counted
+from rspnet_cli.videos.journal import Journal, is_stored, link_or_copy
+from rspnet_cli.videos.listing import VideoTable, counted
 from rspnet_cli.videos.pool import WorkerPool
 from rspnet_cli.videos.source_list import Known, SourceList, check_sources, read_source_list, source_list, write_source_list
 from rspnet_cli.videos.sources import find_videos
@@ -67,7 +67,7 @@ def extract(
 ) -> Manifest:
     """Decode the videos below `videos` and store their frames in `out`.
 
-    annotations: the folder of UCF101's lists or the CSV file. strict: fail at the end if any video failed, the stage unfinished.
+    annotations: file or folder of the layout's lists. strict: fail at the end if any video failed, the stage unfinished.
     retry_failed: try those again that failed before, also when the stage is finished. verify_sources: compare the content of sources that
     were extracted before, not their size and time. Raises InputError for what was asked or found, RspnetError if nothing could be
     extracted, DiskFullError, BusyError.
@@ -78,13 +78,9 @@ def extract(
     sources = source_list(table.videos)
     if config.limit is not None:
         table = table.limited(config.limit)
-    from rspnet_cli.videos.h264_store import DEFAULT_CRF  # loads the decoder: not before there is something to decode
-
-    resolved = config.model_copy(
-        update={"dataset": table.dataset, "crf": config.crf if config.crf is not None or config.codec != "h264" else DEFAULT_CRF}
-    )
-    identity = resolved.identity() | {"annotations_sha256": table.annotations_sha256}
-    request = Request(resolved, videos, table, sources, strict, retry_failed, verify_sources, force, report)
+    settings = resolved(config, table)
+    identity = settings.identity() | {"annotations_sha256": table.annotations_sha256}
+    request = Request(settings, videos, table, sources, strict, retry_failed, verify_sources, force, report)
     with begin_stage(NAME, identity, inputs={}, out=out, force=force) as stage:
         if not stage.finished:
             return _run(stage, request)
@@ -128,7 +124,8 @@ def _run(stage: Stage, request: Request, *, before: Manifest | None = None) -> M
         num_failed = len(table.failures) + sum(isinstance(journal.outcomes.get(video.id), Failed) for video in table.videos)
         num_workers = min(request.config.workers or num_cpus(), max(len(todo), 1))
         with WorkerPool(extract_video, num_workers=num_workers, timeout_s=request.config.video_timeout_s) as pool:
-            outcomes = pool.outcomes(_task(stage, request, video) for video in todo)
+            tasks = (extraction_task(video, request.config, root=request.videos, folder=stage.work) for video in todo)
+            outcomes = pool.outcomes(tasks)
             for outcome in report.track(outcomes, total=len(table.videos), start=num_done, unit="videos", name=NAME):
                 hint = " (--video-timeout)" if outcome.timed_out else ""
                 result = outcome.result or Failed(f"{outcome.failure}{hint}")
@@ -259,23 +256,7 @@ def _refuse_failures(results: dict[str, Any], strict: bool, folder: Path) -> Non
         )
 
 
-# Rows and words
-
-
-def _task(stage: Stage, request: Request, video: VideoSource) -> ExtractionTask:
-    config = request.config
-    return ExtractionTask(
-        id=video.id,
-        source=os.path.abspath(request.videos / video.path),  # noqa: PTH100 (keeps links as they are)
-        target=str((stage.work / stored_name(video.id, config.codec)).absolute()),
-        bytes=video.bytes,
-        mtime_ns=video.mtime_ns,
-        short_side=config.short_side,
-        codec=config.codec,
-        crf=config.crf,
-        keep_partial=config.keep_partial,
-        max_pixels=config.max_pixels,
-    )
+# Words
 
 
 def _report_start(stage: Stage, request: Request, num_done: int) -> None:

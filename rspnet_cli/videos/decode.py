@@ -219,9 +219,7 @@ class Video(AbstractContextManager["Video"]):
             yield frame
 
     def _check_size(self, width: int, height: int) -> None:
-        if width * height > self.max_pixels:
-            size = f"{width:,} x {height:,} = {width * height:,} pixels"
-            raise BrokenVideo(self.path, f"has pictures of {size}, beyond the limit of {self.max_pixels:,} (--max-pixels)", self.decoded)
+        check_size(self.path, width, height, self.max_pixels, self.decoded)
 
     def _words(self, error: av.FFmpegError) -> str:
         context = self._stream.codec_context
@@ -245,3 +243,10 @@ class Video(AbstractContextManager["Video"]):
             return f"is cut short: it ends in the middle of a picture; {counts}"
         missing = missing_bytes(self.path)
         return f"is cut short: {missing:,} bytes are missing at its end; {counts}" if missing else None
+
+
+def check_size(path: Path, width: int, height: int, max_pixels: int, decoded: int) -> None:
+    """Raise BrokenVideo for a picture of too many pixels. decoded: pictures before it."""
+    if width * height > max_pixels:
+        size = f"{width:,} x {height:,} = {width * height:,} pixels"
+        raise BrokenVideo(path, f"has pictures of {size}, beyond the limit of {max_pixels:,} (--max-pixels)", decoded)
