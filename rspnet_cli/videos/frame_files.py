@@ -54,11 +54,14 @@ def read_frame(folder: Path, name: str) -> bytes:
     """The content of a frame file. Raises NoFrames for what is no regular file of a usual size."""
     try:
         handle = os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-        with open(handle, "rb") as file:  # noqa: PTH123
+        try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode) or not 0 < status.st_size <= MAX_FRAME_BYTES:
                 raise NoFrames(f"has a frame {name} that is no picture file of at most {MAX_FRAME_BYTES:,} bytes")
-            return file.read(MAX_FRAME_BYTES)
+            with open(handle, "rb", closefd=False) as file:  # noqa: PTH123
+                return file.read(MAX_FRAME_BYTES)
+        finally:
+            os.close(handle)
     except OSError as error:
         raise NoFrames(f"has a frame {name} that cannot be read or is a link ({error.strerror})") from error
 

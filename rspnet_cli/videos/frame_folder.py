@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 
 from rspnet_cli.videos.broken import BrokenVideo
 from rspnet_cli.videos.container import DECODER_MARGIN, error_words
-from rspnet_cli.videos.decode import VideoInfo, check_size
+from rspnet_cli.videos.decode import IMPOSSIBLE_SIZE, VideoInfo, check_size
 from rspnet_cli.videos.frame_files import NoFrames, frame_files, read_frame
 from rspnet_cli.videos.picture import Orientation, UnsupportedColour, display_size, orientation_of
 from rspnet_cli.videos.timestamps import store_timescale
@@ -78,12 +78,15 @@ class FrameFolder(AbstractContextManager["FrameFolder"]):
 
     def _frame(self, name: str) -> VideoFrame:
         try:
-            frames = self._decoder.decode(av.Packet(read_frame(self.path, name)))
+            packet = av.Packet(read_frame(self.path, name))
+            packet.is_keyframe = True  # FFmpeg's PNG decoder adds the picture before to one that is not (animated PNG)
+            frames = self._decoder.decode(packet)
         except NoFrames as fault:
             raise BrokenVideo(self.path, str(fault), self.decoded, self.declared) from fault
         except av.FFmpegError as error:
             check_size(self.path, self._decoder.width, self._decoder.height, self.max_pixels, self.decoded)
-            words = f"is damaged: {self.decoded} frames decode, then {name} does not ({error_words(error)})"
+            why = error_words(error) if self._decoder.width else IMPOSSIBLE_SIZE.format(limit=self.max_pixels)
+            words = f"is damaged: {self.decoded} frames decode, then {name} does not ({why})"
             raise BrokenVideo(self.path, words, self.decoded, self.declared) from error
         if len(frames) != 1:
             raise BrokenVideo(self.path, f"has a frame {name} that is no single picture", self.decoded, self.declared)

@@ -177,8 +177,8 @@ def _keep_smallest(listing: Listing, number: int) -> None:
     if len(sizes) > number:
         num_bytes = sum(sizes[name] for name in smallest)
         listing.notes.append(
-            f"The {number} of {len(sizes):,} classes with the fewest bytes of train videos, {num_bytes:,} in all: which ones depends on the "
-            "copy of the data, resized videos rank otherwise."
+            f"The {number} of {len(sizes):,} classes with the fewest bytes of train videos, {num_bytes:,} in all: which ones depends on "
+            "the copy of the data, resized videos rank otherwise."
         )
     elif len(sizes) < number:
         listing.warnings.append(

@@ -145,7 +145,7 @@ def test_a_picture_beyond_the_limit_is_refused_wherever_it_comes(tmp_path: Path)
     with pytest.raises(BrokenVideo, match=r"has pictures of 64 x 48 = 3,072 pixels, beyond the limit of 3,000"):
         stored(folder, 3, max_pixels=3000)
     (folder / "img_00002.jpg").write_bytes(picture_bytes(_grey(3000, 2000)))  # 6 million pixels: the decoder itself must refuse
-    with pytest.raises(BrokenVideo, match=r"has pictures of 3,000 x 2,000 = 6,000,000 pixels, beyond the limit of 1,000,000"):
+    with pytest.raises(BrokenVideo, match=r"img_00002.jpg does not \(its size is .* beyond the limit of 1,000,000 pixels"):
         stored(folder, 3, max_pixels=1_000_000)
 
 
