@@ -21,9 +21,9 @@ def list_csv(root: Path, file: Path) -> Listing:
     """The videos that `file` names. A label is a class name; a blank cell means none. Raises InputError naming the line of a fault."""
     locator = Locator(root)
     header, rows = read_csv(file, needs="path", form=FORM)
-    listing = Listing(annotations=[file], split_names=["split_1"] if "split" in header else [], extra=None)
+    repeated: list[str] = []
+    listing = Listing(annotations=[file], split_names=["split_1"] if "split" in header else [], extra=None, repeated=repeated)
     seen: dict[str, tuple[int, tuple[str, ...]]] = {}
-    num_repeated = 0
     for line, row in rows:
         label_name, split, group = (row.get(name, "") for name in ("label", "split", "group"))
         if split and split not in PARTS:
@@ -37,7 +37,7 @@ def list_csv(root: Path, file: Path) -> Listing:
                 raise InputError(
                     f"{file}, lines {first_line} and {line} name {plain_text(path)} with different labels, splits or groups: keep one."
                 )
-            num_repeated += 1
+            repeated.append(path)
             continue
         seen[path] = line, (label_name, split, group)
         try:
@@ -50,8 +50,6 @@ def list_csv(root: Path, file: Path) -> Listing:
         found = FoundFile(path, place.status.st_size, place.status.st_mtime_ns)
         listing.add(found, label_name=label_name, group=group, splits=(split or UNUSED,) if "split" in header else ())
     listing.classes = sorted({label_name for label_name, _, _ in (values for _, values in seen.values()) if label_name})
-    if num_repeated:
-        listing.warnings.append(f"{counted(num_repeated, 'row')} of {file} repeated.")
     if ignored := [name for name in header if name not in COLUMNS]:
         listing.notes.append(f"Columns of {file} that extract does not use: {some(ignored, 8)}.")
     return listing

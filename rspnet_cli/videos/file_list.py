@@ -45,8 +45,6 @@ def list_listed(root: Path, annotations: Path) -> Listing:
     if label_map.is_file():
         lists.files.append(label_map)
     listing = _locate_all(lists, lines, locator)
-    if lists.num_repeated:
-        listing.warnings.append(f"{counted(lists.num_repeated, 'entry')} repeated within a list of {annotations}.")
     if num_grouped := sum(bool(item.group) for item in listing.files):
         listing.notes.append(f"{counted(num_grouped, 'clip')} grouped by recording, as names of UCF101's and HMDB51's kind tell.")
     return listing
@@ -98,7 +96,7 @@ def _read_lists(parsed: Parsed, locator: Locator) -> tuple[Lists, dict[str, Line
 
 
 def _locate_all(lists: Lists, lines: Mapping[str, Line], locator: Locator) -> Listing:
-    listing = Listing(classes=lists.classes, annotations=lists.files, split_names=lists.split_names, extra=None)
+    listing = Listing(classes=lists.classes, annotations=lists.files, split_names=lists.split_names, extra=None, repeated=lists.repeated)
     missing = []
     for path, line in lines.items():
         entry = lists.entries[path]

@@ -58,7 +58,7 @@ def read_frame(folder: Path, name: str) -> bytes:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode) or not 0 < status.st_size <= MAX_FRAME_BYTES:
                 raise NoFrames(f"has a frame {name} that is no picture file of at most {MAX_FRAME_BYTES:,} bytes")
-            with open(handle, "rb", closefd=False) as file:  # noqa: PTH123
+            with open(handle, "rb", closefd=False) as file:
                 return file.read(MAX_FRAME_BYTES)
         finally:
             os.close(handle)

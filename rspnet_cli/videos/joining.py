@@ -44,7 +44,8 @@ class Lists:
     files: list[Path] = field(default_factory=list)
     split_names: list[str] = field(default_factory=list)
     entries: dict[Key, Entry] = field(default_factory=dict)
-    num_repeated: int = 0
+    repeated: list[str] = field(default_factory=list)
+    """Videos that a list names again."""
     _tuples: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
 
     def add(self, key: Key, path: str, label_name: str, *, split: str | None, part: str, file: Path, at: str) -> None:
@@ -54,7 +55,8 @@ class Lists:
         """
         entry = self.entries.get(key)
         if split is None:
-            self.num_repeated += entry is not None
+            if entry is not None:
+                self.repeated.append(path)
             self.entries.setdefault(key, Entry(path, label_name, lists=self._shared((file.name,))))
             return
         if entry is None:
@@ -67,7 +69,7 @@ class Lists:
                 f"{file}, {at}: {plain_text(path)} is in the {before} and in the {part} list of split {number}: take it out of one."
             )
         if before:
-            self.num_repeated += 1
+            self.repeated.append(path)
             return
         # Thousands of videos share few combinations of parts and lists.
         entry.splits = self._shared((*entry.splits, *[UNUSED] * (position - len(entry.splits)), part))
@@ -105,7 +107,7 @@ class Files:
 
 def join(files: Files, lists: Lists, *, annotations: Path | None) -> Listing:
     """The table of the files, with what the lists say of them. Of several files for one video that of the list's spelling counts."""
-    listing = Listing(classes=lists.classes, annotations=lists.files, split_names=lists.split_names)
+    listing = Listing(classes=lists.classes, annotations=lists.files, split_names=lists.split_names, repeated=lists.repeated)
     for path, reason, label_name, _ in files.refused:
         listing.refuse(path, reason, label_name=label_name)
     by_key: dict[Key, list[Candidate]] = defaultdict(list)
@@ -138,8 +140,6 @@ def join(files: Files, lists: Lists, *, annotations: Path | None) -> Listing:
     for names, what in ((kept, "labelled by folder, unused in every split"), (left_out, "left out")):
         if names:
             listing.warnings.append(f"{counted(len(names), 'video')} {no_list} ({some(names)}): {what}.")
-    if lists.num_repeated:
-        listing.warnings.append(f"{counted(lists.num_repeated, 'entry')} repeated within a list of {annotations}.")
     return listing
 
 

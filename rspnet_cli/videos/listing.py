@@ -59,10 +59,12 @@ class VideoTable:
     """Hash of the lists that labels and splits come from."""
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    num_missing: int = 0
+    missing: tuple[str, ...] = ()
     """Videos that a list names and that are not there; they are among the failures."""
-    num_extra: int | None = 0
+    extra: tuple[str, ...] | None = ()
     """Video files that are there and that no list names; None where nobody looked for them."""
+    repeated: tuple[str, ...] = ()
+    """Videos that a list names again, once for each time."""
 
     @property
     def of_frames(self) -> bool:
@@ -100,6 +102,8 @@ class Listing:
     """Videos that lists name and that are not there; each is refused, too."""
     extra: list[str] | None = field(default_factory=list)
     """Video files that no list names; None where nobody looked for them."""
+    repeated: Sequence[str] = ()
+    """Videos that a list names again."""
     classes: Sequence[str] = ()
     split_names: Sequence[str] = ()
     annotations: Sequence[Path] = ()
@@ -180,8 +184,9 @@ class Listing:
             annotations_sha256=sha256_of_json([[path.name, sha256_of(path)] for path in self.annotations]) if self.annotations else None,
             notes=tuple(self.notes),
             warnings=tuple(self.warnings),
-            num_missing=len(self.missing),
-            num_extra=None if self.extra is None else len(self.extra),
+            missing=tuple(sorted(self.missing, key=sort_key)),
+            extra=None if self.extra is None else tuple(sorted(self.extra, key=sort_key)),
+            repeated=tuple(self.repeated),
         )
 
 

@@ -35,12 +35,12 @@ DATASETS = tuple(LISTS)
 
 
 def find_videos(
-    root: Path, *, dataset: str | None = None, annotations: Path | None = None, exclude: Path | None = None, count_extra: bool = False
+    root: Path, *, dataset: str | None = None, annotations: Path | None = None, exclude: Path | None = None, find_extra: bool = False
 ) -> VideoTable:
     """The table of all videos below `root`.
 
     dataset: one of DATASETS; None: what it looks like, which the table's notes then say. annotations: file or folder of the layout's lists
-    (None: where they usually lie). exclude: a folder to leave out (the output may lie inside `root`). count_extra: look below `root` for
+    (None: where they usually lie). exclude: a folder to leave out (the output may lie inside `root`). find_extra: look below `root` for
     videos that a list leaves out also where the list alone would tell all (csv, list). Raises InputError when there is nothing to read.
     """
     if not root.is_dir():
@@ -59,9 +59,9 @@ def find_videos(
         listing.notes.insert(0, layout.note)
     check_listing(listing, root=root, lists=layout.annotations)
     table = listing.table(root, layout.dataset)
-    if count_extra and table.num_extra is None and not table.of_frames:
+    if find_extra and table.extra is None and not table.of_frames:
         listed = {video.path for video in table.videos}
-        table = replace(table, num_extra=sum(file.path not in listed for file in found().files))
+        table = replace(table, extra=tuple(file.path for file in found().files if file.path not in listed))
     return table
 
 

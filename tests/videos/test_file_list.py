@@ -183,7 +183,7 @@ def test_folders_of_frames_are_sources_with_the_number_that_the_list_states(tmp_
         "walk/b": (5, 0, ("test",)),
     }
     assert reasons(table) == {"gone/e": "is named in val_rawframes.txt, but not there"}
-    assert (table.num_missing, table.num_extra) == (1, None)
+    assert (table.missing, table.extra) == (("gone/e",), None)
     assert all(video.mtime_ns == (tmp_path / "rawframes" / path).stat().st_mtime_ns for path, video in by_path(table).items())
 
 
@@ -242,11 +242,11 @@ def test_missing_double_and_unlisted_videos_are_counted(tmp_path: Path) -> None:
     root = videos(tmp_path)
     lines = ["walk/a.mp4 0", "./walk/a.mp4 0", "walk/gone.mp4 0", "fly/e.mp4 2", "run/c.mp4 1"]
     lists = write_lists(tmp_path / "lists", {"train.txt": lines})
-    table = find_videos(root, annotations=lists, count_extra=True)
+    table = find_videos(root, annotations=lists, find_extra=True)
     assert reasons(table) == {"walk/gone.mp4": "is named in train.txt, but not there"}
-    assert (table.num_missing, table.num_extra) == (1, 2)
-    assert find_videos(root, annotations=lists).num_extra is None  # nobody looked
-    assert f"1 entry repeated within a list of {lists}." in table.warnings
+    assert (table.missing, table.extra, table.repeated) == (("walk/gone.mp4",), ("run/d.mp4", "walk/b.mp4"), ("walk/a.mp4",))
+    assert find_videos(root, annotations=lists).extra is None  # nobody looked
+    assert f"1 entry repeated in {lists} (walk/a.mp4): each counts once." in table.warnings
     assert "1 class of 3 without any video (2): 1 list entry left out." in table.warnings
 
 

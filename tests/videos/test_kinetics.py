@@ -61,7 +61,7 @@ def test_class_folders_of_train_and_val_are_labels_and_split(tmp_path: Path, tra
         f"{train}/climbing/{CLIMB[1]}.mp4": (1, CLIMB[1], ("train",)),
         f"{val}/climbing/{clip(CLIMB[2])}": (1, CLIMB[2], ("test",)),
     }
-    assert (table.failures, table.warnings, table.num_missing, table.num_extra) == ((), (), 0, 0)
+    assert (table.failures, table.warnings, table.missing, table.extra) == ((), (), (), ())
     assert "Split 1 trains on train and tests on val, as publications do." in table.notes
 
 
@@ -85,7 +85,7 @@ def test_a_single_csv_file_can_be_named(tmp_path: Path) -> None:
     table = find_videos(root, annotations=root / "annotations/train.csv")
     assert table.dataset == "kinetics400"
     assert len(table.videos) == 3
-    assert table.num_extra == 2  # those of val, which train.csv does not name
+    assert table.extra == (f"val/{clip(DRUM[1])}", f"val/{clip(CLIMB[2])}")
 
 
 def test_replacements_take_the_place_of_videos_and_fill_gaps(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_replacements_take_the_place_of_videos_and_fill_gaps(tmp_path: Path) -> 
     assert (drum.label_name, drum.group, drum.splits) == ("air drumming", DRUM[0], ("train",))
     assert (climb.label_name, climb.group, climb.splits) == ("climbing", CLIMB[1], ("train",))
     assert table.failures == ()
-    assert table.num_extra == 1
+    assert table.extra == (f"{there}/{clip('QQQQQQQQQQQ')}",)
     assert "2 corrupted videos replaced by those of replacement/." in table.notes
 
 
@@ -118,7 +118,7 @@ def test_beside_class_folders_the_lists_tell_what_is_missing(tmp_path: Path) -> 
     assert reasons(table) == {"zzzzzzzzzzz_000007_000017.mp4": "is named in train.csv, but not there"}
     assert {failure.label_name for failure in table.failures} == {"climbing"}
     assert len(table.videos) == 5
-    assert table.num_missing == 1
+    assert table.missing == ("zzzzzzzzzzz_000007_000017.mp4",)
 
 
 def test_a_folder_that_contradicts_the_lists_counts_and_is_told(tmp_path: Path) -> None:

@@ -328,7 +328,7 @@ def test_repeated_entries_and_groups_on_both_sides_are_warned_of(tmp_path: Path)
     lists = ucf101_lists(tmp_path / "lists", ["Walk"], {1: ([*WALK[:3], WALK[0]], WALK[3:])})
     table = find_videos(root, dataset="ucf101", annotations=lists)
     assert table.warnings == (
-        f"1 entry repeated within a list of {lists}.",
+        f"1 entry repeated in {lists} (Walk/v_Walk_g01_c01.avi): each counts once.",
         "1 group on both sides of split 1 (Walk_g02): clips of one recording in train and test flatter every result.",
     )
 
@@ -426,7 +426,7 @@ def test_rows_of_a_csv_list_that_name_no_file_are_failures_with_a_reason(tmp_pat
 
 def test_equal_rows_are_counted_and_contradicting_ones_refused(tmp_path: Path) -> None:
     touch(tmp_path / "videos", "a.mp4")
-    assert "1 row of" in csv_table(tmp_path, "path,label\na.mp4,walk\n./a.mp4,walk\n").warnings[0]
+    assert "1 entry repeated" in csv_table(tmp_path, "path,label\na.mp4,walk\n./a.mp4,walk\n").warnings[0]
     with pytest.raises(InputError, match=r"lines 2 and 3 name a\.mp4 with different labels"):
         csv_table(tmp_path, "path,label\na.mp4,walk\na.mp4,run\n")
 
