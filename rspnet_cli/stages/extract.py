@@ -7,7 +7,6 @@ sources.csv                the sources as they were found; a log: a later run co
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,31 +16,26 @@ from rspnet_cli.config import ExtractConfig
 from rspnet_cli.devices import num_cpus
 from rspnet_cli.errors import InputError, RspnetError
 from rspnet_cli.files import sha256_of_json, write_atomic
-from rspnet_cli.manifest import UNFINISHED, Manifest
+from rspnet_cli.manifest import Manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.stage import Stage, begin_stage
 from rspnet_cli.tables import FAILURES, VIDEOS, csv_bytes, plain_text, read_rows
-from rspnet_cli.videos.extraction import Extracted, Failed, Outcome, extraction_task, resolved, stored_name
+from rspnet_cli.videos.extraction import FRAMES_FOLDER, Extracted, Failed, Outcome, extraction_task, stored_name
 from rspnet_cli.videos.extraction_tables import extracted_from_row, failure_rows, video_rows
 from rspnet_cli.videos.journal import Journal, is_stored, link_or_copy
-from rspnet_cli.videos.listing import VideoTable, counted
+from rspnet_cli.videos.listing import counted
 from rspnet_cli.videos.pool import WorkerPool
-from rspnet_cli.videos.source_list import Known, SourceList, check_sources, read_source_list, source_list, write_source_list
-from rspnet_cli.videos.sources import find_videos
+from rspnet_cli.videos.source_list import Known, SourceList, check_sources, read_source_list, write_source_list
+from rspnet_cli.videos.survey import Survey, survey
 
 NAME = "extract"
-_SOURCES, _JOURNAL, _FRAMES = "sources.csv", "journal.jsonl", "frames"
+_SOURCES, _JOURNAL = "sources.csv", "journal.jsonl"
 
 
 @dataclass(frozen=True)
-class Request:
-    """One call of extract. Only `config` and what the sources are is part of the result's identity."""
+class Request(Survey):
+    """One call of extract. What it has beside a survey is no part of the result's identity."""
 
-    config: ExtractConfig
-    videos: Path
-    table: VideoTable
-    sources: SourceList
-    """Every source that was found, also those beyond the limit: which ones a limit takes depends on all."""
     strict: bool
     retry_failed: bool
     verify_sources: bool
@@ -73,21 +67,17 @@ def extract(
     extracted, DiskFullError, BusyError.
     """
     report = report or Reporter.silent()
-    _check_places(videos, out)
-    table = find_videos(videos, dataset=config.dataset, annotations=annotations, exclude=out)
-    sources = source_list(table.videos)
-    if config.limit is not None:
-        table = table.limited(config.limit)
-    settings = resolved(config, table)
-    identity = settings.identity() | {"annotations_sha256": table.annotations_sha256}
-    request = Request(settings, videos, table, sources, strict, retry_failed, verify_sources, force, report)
-    with begin_stage(NAME, identity, inputs={}, out=out, force=force) as stage:
+    found = survey(config, videos=videos, annotations=annotations, out=out)
+    request = Request(**vars(found), strict=strict, retry_failed=retry_failed, verify_sources=verify_sources, force=force, report=report)
+    with begin_stage(NAME, request.identity, inputs={}, out=out, force=force) as stage:
         if not stage.finished:
             return _run(stage, request)
     assert stage.manifest is not None
     _check_finished(stage.manifest, request)
     if retry_failed and stage.manifest.results["failed"]:
-        with begin_stage(NAME, identity, inputs={}, out=out, force=True) as again:  # the old result stays until the new one is whole
+        with begin_stage(
+            NAME, request.identity, inputs={}, out=out, force=True
+        ) as again:  # the old result stays until the new one is whole
             return _run(again, request, before=stage.manifest)
     report.info(f"extract: finished already in {out} with the same settings and sources; nothing to do (--force starts anew).")
     _refuse_failures(stage.manifest.results, strict, stage.manifest.folder)
@@ -99,7 +89,7 @@ def _run(stage: Stage, request: Request, *, before: Manifest | None = None) -> M
     from rspnet_cli.videos.extract_video import extract_video  # loads the decoder
 
     table, report = request.table, request.report
-    frames = stage.work / _FRAMES
+    frames = stage.work / FRAMES_FOLDER
     frames.mkdir(exist_ok=True)
     for left in frames.glob(".tmp-*"):  # a killed worker's
         shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -183,13 +173,6 @@ def _finish(stage: Stage, request: Request, outcomes: dict[str, Outcome], *, bef
 
 
 # What was there before
-
-
-def _check_places(videos: Path, out: Path) -> None:
-    """Raises InputError where sources and result would be one folder."""
-    real, target = Path(os.path.realpath(videos)), Path(os.path.realpath(out))  # resolve() raises where links lead in a circle
-    if real == target or any(real.is_relative_to(target / name) for name in (_FRAMES, UNFINISHED)):
-        raise InputError(f"{out} would hold the result and holds the videos: choose another place with --out or --work-dir.")
 
 
 def _check_finished(manifest: Manifest, request: Request) -> None:

@@ -25,7 +25,9 @@ def check_listing(listing: Listing, *, root: Path, lists: Path | None) -> None:
             f"{counted(len(listing.missing), 'listed video')} not there ({some(listing.missing)}): recorded as failures with their lists."
         )
     if listing.repeated:
-        listing.warnings.append(f"{counted(len(listing.repeated), 'entry')} repeated in {lists} ({some(listing.repeated)}): each counts once.")
+        listing.warnings.append(
+            f"{counted(len(listing.repeated), 'entry')} repeated in {lists} ({some(listing.repeated)}): each counts once."
+        )
     if listing.classes and (unlabelled := sum(not item.label_name for item in listing.files)):
         listing.warnings.append(f"{counted(unlabelled, 'video')} without a label.")
     for index, name in enumerate(listing.split_names):

@@ -10,6 +10,7 @@ import os
 import stat
 from dataclasses import asdict
 from pathlib import Path
+from time import perf_counter
 
 from rspnet_cli.files import is_disk_full
 from rspnet_cli.videos.broken import BrokenVideo
@@ -38,6 +39,12 @@ def extract_video(task: ExtractionTask) -> Outcome:
     except SourceChanged as changed:
         return Failed(str(changed))
     return Extracted(**asdict(info), source_sha256=source_sha256)
+
+
+def extract_timed(task: ExtractionTask) -> tuple[Outcome, float]:
+    """The same, with the seconds that it took."""
+    began = perf_counter()
+    return extract_video(task), perf_counter() - began
 
 
 class SourceChanged(Exception):

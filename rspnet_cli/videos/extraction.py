@@ -11,6 +11,8 @@ from rspnet_cli.config import DEFAULT_CRF, DEFAULT_FRAMES_FPS, ExtractConfig
 from rspnet_cli.errors import InputError
 from rspnet_cli.videos.listing import VideoSource, VideoTable
 
+FRAMES_FOLDER = "frames"
+
 
 @dataclass(frozen=True, slots=True)
 class ExtractionTask:
@@ -62,7 +64,7 @@ def extraction_task(video: VideoSource, config: ExtractConfig, *, root: Path, fo
 
 def stored_name(video_id: str, codec: str) -> str:
     """Where a video's frames lie below the stage's folder, as videos.csv names it."""
-    return f"frames/{video_id}.mp4" if codec == "h264" else f"frames/{video_id}"
+    return f"{FRAMES_FOLDER}/{video_id}.mp4" if codec == "h264" else f"{FRAMES_FOLDER}/{video_id}"
 
 
 @dataclass(frozen=True, slots=True)
