@@ -184,7 +184,8 @@ def test_a_refusal_needs_neither_the_decoder_nor_torch(videos: Path, tmp_path: P
         "import sys; from rspnet_cli.cli.main import main; code = main(sys.argv[1:]); "
         "sys.exit(0 if code == 2 and not {'torch', 'av', 'pandas', 'sklearn'} & sys.modules.keys() else 1)"
     )
-    for args in (["gone"], [str(videos), "--codec", "raw"], [str(videos), "--dataset", "ucf101"], [str(videos), "--dataset", "ssv2", "--dry-run"]):
+    source = str(videos)
+    for args in (["gone"], [source, "--codec", "raw"], [source, "--dataset", "ucf101"], [source, "--dataset", "ssv2", "--dry-run"]):
         done = subprocess.run([sys.executable, "-c", script, "extract", *args], cwd=tmp_path, env=ENVIRONMENT, capture_output=True)
         assert done.returncode == 0, done.stderr
 
