@@ -268,10 +268,10 @@ def ffconcat(path: Path, other: Path) -> Path:
 
 def pixel_bomb(path: Path, size: tuple[int, int] = (9000, 8000)) -> Path:
     """A small file that holds one enormous picture."""
-    return encode(path, [_grey(*size)], Codec("mjpeg", path.suffix, "yuvj420p", {}), fps=1)
+    return encode(path, [grey(*size)], Codec("mjpeg", path.suffix, "yuvj420p", {}), fps=1)
 
 
-def _grey(width: int, height: int) -> av.VideoFrame:
+def grey(width: int, height: int) -> av.VideoFrame:
     frame = av.VideoFrame(width, height, "yuvj420p")
     for plane in frame.planes:
         plane.update(bytes([128]) * plane.buffer_size)

@@ -17,7 +17,7 @@ from rspnet_cli.tables import FAILURES, VIDEOS, read_table
 from rspnet_cli.videos.broken import BrokenVideo
 from rspnet_cli.videos.frame_files import NoFrames, frame_files, sha256_of_frames
 from rspnet_cli.videos.store import StoredInfo, open_store, write_video
-from tests.encode import _grey, make_frames, make_video, numbered_frame, picture_bytes, read_numbers
+from tests.encode import grey, make_frames, make_video, numbered_frame, picture_bytes, read_numbers
 from tests.layouts import write_lists
 from tests.sentences import refused
 
@@ -144,7 +144,7 @@ def test_a_picture_beyond_the_limit_is_refused_wherever_it_comes(tmp_path: Path)
     folder = make_frames(tmp_path / "frames", 3)
     with pytest.raises(BrokenVideo, match=r"has pictures of 64 x 48 = 3,072 pixels, beyond the limit of 3,000"):
         stored(folder, 3, max_pixels=3000)
-    (folder / "img_00002.jpg").write_bytes(picture_bytes(_grey(3000, 2000)))  # 6 million pixels: the decoder itself must refuse
+    (folder / "img_00002.jpg").write_bytes(picture_bytes(grey(3000, 2000)))  # 6 million pixels: the decoder itself must refuse
     with pytest.raises(BrokenVideo, match=r"img_00002.jpg does not \(its size is .* beyond the limit of 1,000,000 pixels"):
         stored(folder, 3, max_pixels=1_000_000)
 
