@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from rspnet_cli.errors import InputError
 from rspnet_cli.tables import plain_text
@@ -161,8 +161,10 @@ def report_missing(listing: Listing, missing: Iterable[Entry]) -> None:
 
 def class_and_stem(path: str) -> tuple[str, str]:
     """What videos in class folders are compared by: the folder's name and their own without the ending of a video."""
-    pure = PurePosixPath(path)
-    return pure.parent.name, pure.stem if has_video_suffix(pure.name) else pure.name
+    # By hand: pathlib takes five times as long, which for the 260,000 files of Kinetics is most of the time that listing takes.
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    name = parts[-1] if parts else ""
+    return parts[-2] if len(parts) > 1 else "", name.rpartition(".")[0] if has_video_suffix(name) else name
 
 
 def files_by_class(found: Walk, classes: Iterable[str], *, lists: str, group_of: Callable[[str, str], str]) -> Files:

@@ -53,7 +53,9 @@ def sort_key(path: str) -> bytes:
 
 
 def has_video_suffix(path: str) -> bool:
-    return PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES
+    """Whether a path ends as those of videos do; a name that is an ending alone (.mp4) does not."""
+    stem, dot, ending = path.rpartition("/")[2].rpartition(".")
+    return bool(stem) and f"{dot}{ending.lower()}" in VIDEO_SUFFIXES
 
 
 def walk(root: Path, *, exclude: Path | None = None) -> Walk:
