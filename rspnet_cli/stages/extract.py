@@ -75,9 +75,8 @@ def extract(
     assert stage.manifest is not None
     _check_finished(stage.manifest, request)
     if retry_failed and stage.manifest.results["failed"]:
-        with begin_stage(
-            NAME, request.identity, inputs={}, out=out, force=True
-        ) as again:  # the old result stays until the new one is whole
+        # The old result stays until the new one is whole.
+        with begin_stage(NAME, request.identity, inputs={}, out=out, force=True) as again:
             return _run(again, request, before=stage.manifest)
     report.info(f"extract: finished already in {out} with the same settings and sources; nothing to do (--force starts anew).")
     _refuse_failures(stage.manifest.results, strict, stage.manifest.folder)
