@@ -12,7 +12,7 @@ from rspnet_cli.config.base import CHECKPOINT, Section
 class ExtractConfig(Section):
     """Settings of extract."""
 
-    dataset: Literal["ucf101", "folder", "plain", "csv"] | None = None
+    dataset: Literal["ucf101", "hmdb51", "kinetics400", "kinetics100", "ssv2", "folder", "plain", "csv", "list"] | None = None
     """Layout of the videos (None: inferred)."""
     short_side: int = Field(128, ge=16, le=4320)
     """Pixels of the shorter side of stored frames; smaller videos are not enlarged."""
@@ -24,6 +24,8 @@ class ExtractConfig(Section):
     """Keep what decodes before the damage of a truncated video."""
     max_pixels: int = Field(64_000_000, ge=1, le=2**31 - 1)
     """Largest frame, in pixels; a video with a larger one is a failure."""
+    frames_fps: float | None = Field(None, gt=0, le=1000)
+    """Frames per second of sources that are folders of frames (None: 25)."""
     video_timeout_s: float = Field(600.0, gt=0, le=1_000_000)
     """Seconds after which a video is given up."""
     limit: int | None = Field(None, ge=1)

@@ -50,7 +50,9 @@ class Task:
 def split_numbers(videos: LabelledVideos, *, seed: int) -> list[str]:
     """What `data.split` can be, beside "all": the splits there are, or the folds. Raises InputError where neither can be made."""
     _check_labels(videos)
-    return [str(number) for number in videos.splits or [part.fold for part in fold_parts(videos, seed, Reporter.silent())]]
+    if videos.splits:
+        return [str(split) for split in videos.splits]
+    return [str(part.fold) for part in fold_parts(videos, seed, Reporter.silent())]
 
 
 def make_task(videos: LabelledVideos, data: FinetuneDataConfig, *, seed: int, report: Reporter) -> Task:
@@ -76,7 +78,8 @@ def make_task(videos: LabelledVideos, data: FinetuneDataConfig, *, seed: int, re
 def _check_labels(videos: LabelledVideos) -> None:
     if (videos.label < 0).all():
         raise InputError(
-            "These videos have no labels, so there is nothing to learn: extract them with their classes (--dataset ucf101, folder or csv)."
+            "These videos have no labels, so there is nothing to learn: extract them with their classes (`rspnet extract --help` lists the "
+            "layouts that --dataset knows)."
         )
 
 

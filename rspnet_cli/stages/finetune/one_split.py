@@ -81,8 +81,7 @@ def _check_fit(config: FinetuneConfig, stage: Stage, table: FramesTable, task: T
     warn_of_unseen_classes(task.videos, [task.part], report)
     if config.clip.sampling == "consecutive" and not config.clip.frame_rate:
         warn_of_looped(table, np.concatenate([task.train, task.part.test]), config.clip.frames, report)
-    classes = {manifest.classes_sha256 for manifest in stage.inputs.values()} - {None}
-    if len(classes) > 1:
+    if stage.classes_differ:
         report.info("finetune: the encoder's videos had other classes than these; those of these videos are learned.")
 
 
