@@ -371,6 +371,14 @@ def test_narrow_channels_are_multiples_of_8(channels: int, width: float, expecte
     assert scale_channels(channels, width) == expected
 
 
+def test_every_fiber_of_a_narrow_mfnet_has_the_same_channels() -> None:
+    assert [scale_channels(channels, 0.25, 16) for channels in (16, 96, 192, 384)] == [16, 32, 48, 96]
+    with torch.device("meta"):
+        grouped = [module for module in build_backbone("mfnet", 0.1).modules() if isinstance(module, nn.Conv3d) and module.groups > 1]
+    assert len(grouped) == 16 + 12
+    assert {module.groups for module in grouped} == {16}
+
+
 @pytest.mark.parametrize("name", BACKBONES)
 def test_width_scales_every_layer(name: str) -> None:
     with torch.device("meta"):
