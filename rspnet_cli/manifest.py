@@ -112,11 +112,12 @@ def manifest_file(path: Path) -> Path:
     return path / MANIFEST if os.path.isdir(path) or path.suffix != ".json" else path  # noqa: PTH112
 
 
-def read_manifest(path: Path, *, stage: str | None = None, verify: bool = True, verify_all: bool = False) -> Manifest:
+def read_manifest(path: Path, *, stage: str | None = None, verify: bool = True, verify_all: bool = False, edited: bool = False) -> Manifest:
     """Read and check a manifest (or the one in a folder).
 
     stage: the stage it must be of. verify: check that every artifact is there, inside the folder, with its size and hash (the
-    many files of HASHED_ON_USE by size alone). verify_all: hash those too. Raises InputError for anything amiss.
+    many files of HASHED_ON_USE by size alone). verify_all: hash those too. edited: take one that was edited after it was written, too.
+    Raises InputError for anything amiss.
     """
     file = manifest_file(path)
     manifest = _parse(file, stage)
@@ -128,7 +129,7 @@ def read_manifest(path: Path, *, stage: str | None = None, verify: bool = True, 
         raise InputError(
             f"{file} holds values that no manifest has ({type(error).__name__}): restore it or run the stage again."
         ) from error
-    if digest != manifest.digest:
+    if digest != manifest.digest and not edited:
         raise InputError(
             f"{file} was edited after it was written (its digest does not match its content): "
             f"restore it, or make it anew with `rspnet {manifest.stage} --force`."
