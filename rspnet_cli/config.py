@@ -120,6 +120,8 @@ class MocoConfig(Section):
     """Negatives kept in the queue (K), trimmed to a multiple of the global batch."""
     momentum: float = Field(0.999, ge=0, lt=1)
     """EMA rate of the key encoder: key = momentum * key + (1 - momentum) * query, at every step."""
+    momentum_end: float | None = Field(None, ge=0, lt=1)
+    """EMA rate that the last step comes to, from momentum along half a cosine (None: momentum at every step, as released)."""
     temperature: float = Field(0.07, gt=0, le=10)
     """Similarities are divided by it (tau)."""
     bn_splits: int = Field(1, ge=1, le=1024)

@@ -118,8 +118,9 @@ def begin_stage(
     """Open a stage's folder for one run.
 
     config: the resolved settings that identify the run (JSON values; no worker counts or times). inputs: stage name -> manifest file or
-    folder, checked here, or a manifest that was read and checked before. Yields a Stage that is finished (same config and inputs), resumed, or new. Raises InputError when the folder holds a
-    result or an unfinished run of other settings and `force` is not set, BusyError when another run holds it.
+    folder, checked here, or a manifest that was read and checked before. Yields a Stage that is finished (same config and inputs),
+    resumed, or new. Raises InputError when the folder holds a result or an unfinished run of other settings and `force` is not set,
+    BusyError when another run holds it.
     """
     report = report or Reporter.silent()
     if not distributed.is_main():

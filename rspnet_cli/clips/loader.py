@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from rspnet_cli.errors import RspnetError
 
+_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD}
+
 
 def read_ahead(
     dataset: Dataset[Any], *, workers: int, prefetch: int, collate: Callable[[Any], Any], pin_memory: bool, **order: Any
@@ -24,26 +26,44 @@ def read_ahead(
     order: how DataLoader is told what comes when (`batch_sampler`, or `sampler` and `batch_size`). An RspnetError among the items is
     raised: datasets return what is wrong with a video, because a worker's traceback is no sentence.
     """
-    with warnings.catch_warnings():
-        # More workers than cores is the user's choice, and right where reading waits for a disk.
-        warnings.filterwarnings("ignore", message="This DataLoader will create")
-        loader: DataLoader[Any] = DataLoader(
-            dataset,
-            num_workers=workers,
-            collate_fn=collate,
-            worker_init_fn=_ignore_interrupts,
-            pin_memory=pin_memory,
-            prefetch_factor=prefetch if workers else None,
-            generator=torch.Generator(),  # else the loader draws a seed, which nothing here uses, from the caller's random state
-            **order,
-        )
-        items = iter(loader)
-    with _deaths_found_by_next():
+    loader = {
+        "num_workers": workers,
+        "collate_fn": collate,
+        "worker_init_fn": _ignore_interrupts,
+        "pin_memory": pin_memory,
+        "prefetch_factor": prefetch if workers else None,
+        "generator": torch.Generator(),  # else the loader draws a seed, which nothing here uses, from the caller's random state
+    }
+    with _workers(dataset, **loader, **order) as items:
+        yield from _checked(items)
+
+
+@contextmanager
+def _workers(dataset: Dataset[Any], **how: Any) -> Iterator[Iterator[Any]]:
+    """A DataLoader's items; its workers end with the block.
+
+    torch's handler of SIGCHLD is off meanwhile: it raises for a dead worker wherever the program happens to stand, also while it ends its
+    workers itself. Without it `next` finds out, within seconds.
+    """
+    # Only the main thread has handlers, and torch sets none elsewhere.
+    signals = _SIGNALS if threading.current_thread() is threading.main_thread() else set()
+    items, handler = None, None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # a signal waits until there is something to end
+    try:
         try:
-            yield from _checked(items)
+            with warnings.catch_warnings():
+                # More workers than cores is the user's choice, and right where reading waits for a disk.
+                warnings.filterwarnings("ignore", message="This DataLoader will create")
+                items = iter(DataLoader(dataset, **how))
+            handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if signals else None
         finally:
-            # Now, and not when the last traceback that knows this frame is forgotten.
-            getattr(items, "_shutdown_workers", lambda: None)()
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        yield items
+    finally:
+        # Now, and not when the last traceback that knows this frame is forgotten.
+        getattr(items, "_shutdown_workers", lambda: None)()
+        if handler is not None:
+            signal.signal(signal.SIGCHLD, handler)
 
 
 def _checked(items: Iterator[Any]) -> Generator[Any]:
@@ -53,11 +73,11 @@ def _checked(items: Iterator[Any]) -> Generator[Any]:
             item = next(items)
         except StopIteration:
             return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
+        except (RuntimeError, OSError, EOFError) as error:  # as torch finds a worker dead, or as its connection breaks off
             # A signal for the whole process group may have reached the workers first: then this sleep ends with ours.
             time.sleep(1)
+            if all(worker.is_alive() for worker in getattr(items, "_workers", ())):
+                raise
             raise RspnetError(
                 "A worker process that reads clips was killed, by somebody or for want of memory: use fewer --workers, or a smaller "
                 "--batch-size, if memory ran out. The same command continues."
@@ -67,24 +87,9 @@ def _checked(items: Iterator[Any]) -> Generator[Any]:
         yield item
 
 
-@contextmanager
-def _deaths_found_by_next() -> Iterator[None]:
-    """Within the block a dead worker is found when its item is asked for (within seconds), not by torch's handler of SIGCHLD.
-
-    That one raises wherever the program happens to stand, also while it ends its workers itself.
-    """
-    if threading.current_thread() is not threading.main_thread():  # torch has set none there either
-        yield
-        return
-    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, handler)
-
-
 def _ignore_interrupts(_: int) -> None:
     """In a worker: Ctrl-C is the parent's business (the terminal sends it to all), and SIGTERM ends it without a word."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     torch.set_num_threads(1)

@@ -24,19 +24,33 @@ def scale_channels(channels: int, width: float) -> int:
 class Conv3d(nn.Conv3d):
     """nn.Conv3d with the same parameters and the same maths, whose bfloat16 gradients are right on CPUs too.
 
-    oneDNN 3.12 (torch 2.13, CPUs with avx512_bf16) silently returns garbage weight gradients in bfloat16 where the
-    stride is 1 and 1 < input depth <= 2 * padding, as in r3d18's third stage at 16 frames; training then goes NaN.
-    There the depth is padded by hand (about 3 % slower) and convolved without depth padding.
+    oneDNN 3.12 (torch 2.13, CPUs with avx512_bf16) silently returns garbage weight gradients in bfloat16, or writes past its memory, where
+    an axis is at most twice its padding: depth 2 in r3d18's third stage at 16 frames, height 1 before a stride of 2. Training then goes
+    NaN. There the axis is padded by hand (about 3 % slower) and convolved without padding. Padding of more than one pixel (a stem, of a
+    clip shorter than 7 frames) is wrong by hand too, so that such a convolution runs in float32.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C_in, T, H, W) -> (B, C_out, t, h, w)."""
-        pad_depth = int(self.padding[0])
-        if self.stride[0] == 1 and 1 < input.shape[2] <= 2 * pad_depth and _is_cpu_bfloat16(input):
-            padded = F.pad(input, (0, 0, 0, 0, pad_depth, pad_depth))  # (B, C_in, T + 2 * pad_depth, H, W)
-            padding = (0, *self.padding[1:])
-            return F.conv3d(padded, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
-        return super().forward(input)
+        if not _is_cpu_bfloat16(input):
+            return super().forward(input)
+        sizes, paddings = input.shape[2:], [int(padding) for padding in self.padding]
+        short = [padding > 0 and size <= 2 * padding for size, padding in zip(sizes, paddings, strict=True)]
+        if any(short) and max(paddings) > 1:
+            with torch.autocast("cpu", enabled=False):
+                bias = None if self.bias is None else self.bias.float()
+                wide = F.conv3d(input.float(), self.weight.float(), bias, self.stride, self.padding, self.dilation, self.groups)
+                return wide.bfloat16()
+        # One pixel under stride 1 is right as it is; padded it would cost three times as much.
+        by_hand = [
+            padding if is_short and (size > 1 or stride > 1) else 0
+            for padding, is_short, size, stride in zip(paddings, short, sizes, self.stride, strict=True)
+        ]
+        if not any(by_hand):
+            return super().forward(input)
+        padded = F.pad(input, [by_hand[axis] for axis in (2, 2, 1, 1, 0, 0)])
+        left = [padding - done for padding, done in zip(paddings, by_hand, strict=True)]
+        return F.conv3d(padded, self.weight, self.bias, self.stride, left, self.dilation, self.groups)
 
 
 def _is_cpu_bfloat16(input: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,15 @@ Embeddings = tuple[Tensor, Tensor]
 """(A, M): appearance and motion, each (B, D), L2-normalised."""
 
 
+def key_momentum(start: float, end: float | None, share: float) -> float:
+    """The EMA rate when `share` of all steps is done, in [0, 1): from start to end along half a cosine (end None: start throughout).
+
+    A key encoder that follows soon ends the plateau on which relative speed perception begins; one that follows slowly then keeps the
+    queue's keys comparable: while they age, "fresh" tells the positive from the negatives, and instances need not be told apart.
+    """
+    return start if end is None else end - (end - start) * (1 + math.cos(math.pi * share)) / 2
+
+
 class MoCo(nn.Module):
     """The trained query encoder, its exponential moving average (the key encoder), and the queue of appearance keys."""
 
@@ -28,19 +38,19 @@ class MoCo(nn.Module):
     queue_ptr: Tensor
     """(1,) int64: where the next keys go."""
 
-    def __init__(self, query: Encoder, *, embedding_dim: int, queue_size: int, momentum: float, bn_splits: int = 1) -> None:
+    def __init__(self, query: Encoder, *, embedding_dim: int, queue_size: int, bn_splits: int = 1) -> None:
         super().__init__()
         self.query = query
         self.key = copy.deepcopy(query).requires_grad_(False)
-        self.momentum, self.bn_splits = momentum, bn_splits
+        self.bn_splits = bn_splits
         self.register_buffer("queue", F.normalize(torch.randn(embedding_dim, queue_size), dim=0))
         self.register_buffer("queue_videos", torch.full((queue_size,), -1, dtype=torch.int64))
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.int64))
 
     @torch.no_grad()
-    def update_key_encoder(self) -> None:
+    def update_key_encoder(self, momentum: float) -> None:
         """theta_k = momentum * theta_k + (1 - momentum) * theta_q, parameters only: batch norm keeps its own statistics."""
-        torch._foreach_lerp_(list(self.key.parameters()), list(self.query.parameters()), 1 - self.momentum)
+        torch._foreach_lerp_(list(self.key.parameters()), list(self.query.parameters()), 1 - momentum)
 
     def embed_queries(self, clips: Tensor, project: nn.Module) -> Embeddings:
         """Query pass with gradient, not shuffled: (b, 3, T, S, S) -> (A, M). `project`: the query encoder's projection, as DDP wraps it."""

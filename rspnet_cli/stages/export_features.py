@@ -245,6 +245,7 @@ def _video_rows(config: ExportConfig, stage: Stage, table: FramesTable) -> pd.Da
 
 def _metadata(config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, num_statistics_clips: int) -> dict[str, str]:
     """What a reader of the features file alone must know, as safetensors metadata (text)."""
+    antialias = "with" if encoder.antialias else "without"
     values: dict[str, Any] = {
         "format": "rspnet features 1",
         "tensors": "features (V, C): mean over clips; clip_features (V, N, C); clip_times_s (V, N, 2): start, end in source seconds; "
@@ -260,7 +261,7 @@ def _metadata(config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, nu
         "clip_size": encoder.size,
         "frame_rate": "that of the video" if encoder.frame_rate is None else encoder.frame_rate,
         "clip_sampling": "consecutive frames, starts evenly spaced from first to last possible; short videos are looped",
-        "preprocessing": f"largest centre square, bilinear resize {'with' if encoder.antialias else 'without'} antialias, RGB / 255, ImageNet mean and deviation",
+        "preprocessing": f"largest centre square, bilinear resize {antialias} antialias, RGB / 255, ImageNet mean and deviation",
         "precision": config.precision,
         "pretrain_digest": stage.inputs["pretrain"].digest,
         "extract_digest": stage.inputs["extract"].digest,

@@ -17,7 +17,7 @@ from rspnet_cli.clips.draws import StepDraw, draw_step
 from rspnet_cli.config import DataConfig, PretrainConfig
 from rspnet_cli.devices import default_workers, resolve_device, resolve_precision
 from rspnet_cli.encoder.encoder import Encoder
-from rspnet_cli.encoder.moco import MoCo, query_projection
+from rspnet_cli.encoder.moco import MoCo, key_momentum, query_projection
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import write_atomic
 from rspnet_cli.manifest import Manifest, read_manifest
@@ -126,7 +126,7 @@ def build_moco(config: PretrainConfig) -> MoCo:
         model = config.model
         query = Encoder(model.backbone, width=model.width, head=model.head, embedding_dim=model.embedding_dim)
         moco = config.moco
-        return MoCo(query, embedding_dim=model.embedding_dim, queue_size=moco.queue_size, momentum=moco.momentum, bn_splits=moco.bn_splits)
+        return MoCo(query, embedding_dim=model.embedding_dim, queue_size=moco.queue_size, bn_splits=moco.bn_splits)
 
 
 def _train(
@@ -172,9 +172,11 @@ def _train(
         return batches(dataset, order, workers=run.workers or 0, pin_memory=device.type == "cuda")
 
     def step(batch: ClipBatch, epoch: int, number: int) -> tuple[Tensor, Figures]:
+        done = (epoch * steps_per_epoch + number) / (optim.epochs * steps_per_epoch)
+        momentum = key_momentum(config.moco.momentum, config.moco.momentum_end, done)
         query, key, videos = ready(batch.query), ready(batch.key), batch.videos.to(device, non_blocking=True)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.precision == "bf16"):
-            return rspnet_step(moco, project, query, key, videos, draw(epoch, number), config)
+            return rspnet_step(moco, project, query, key, videos, draw(epoch, number), config, momentum=momentum)
 
     plan = Plan(
         name="pretrain",

@@ -37,18 +37,26 @@ def play(clips: LoadedClips, fast: Tensor, *, speed: int, frames: int) -> Tensor
 
 
 def rspnet_step(
-    moco: MoCo, project: nn.Module, query: LoadedClips, key: LoadedClips, videos: Tensor, draw: StepDraw, config: PretrainConfig
+    moco: MoCo,
+    project: nn.Module,
+    query: LoadedClips,
+    key: LoadedClips,
+    videos: Tensor,
+    draw: StepDraw,
+    config: PretrainConfig,
+    *,
+    momentum: float,
 ) -> tuple[Tensor, Figures]:
     """The loss of a batch, shape () with gradient, and its figures; updates the key encoder and the queue.
 
-    query, key: clips of b videos of this rank, holding the frames that `draw` plays. videos: (b,) int64. draw: of the global batch. The
-    order of the passes is that of the released code.
+    query, key: clips of b videos of this rank, holding the frames that `draw` plays. videos: (b,) int64. draw: of the global batch.
+    momentum: this step's EMA rate. The order of the passes is that of the released code.
     """
     own_share = slice(distributed.rank() * len(videos), (distributed.rank() + 1) * len(videos))
     fast = torch.from_numpy(draw.fast[own_share]).to(videos.device, non_blocking=True)
     frames, temperature = config.clip.frames, config.moco.temperature
 
-    moco.update_key_encoder()
+    moco.update_key_encoder(momentum)
     # k' first, then k: batch norm of the key encoder sees them in this order.
     other_a, other_m = moco.embed_keys(play(key, ~fast, speed=draw.speed, frames=frames), draw.shuffles[0])
     key_a, key_m = moco.embed_keys(play(key, fast, speed=draw.speed, frames=frames), draw.shuffles[1])

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from rspnet_cli.encoder.encoder import Encoder
-from rspnet_cli.encoder.moco import MoCo, query_projection
+from rspnet_cli.encoder.moco import MoCo, key_momentum, query_projection
 
 CPU = torch.device("cpu")
 DIM = 6
 
 
-def make_moco(queue_size: int = 8, *, momentum: float = 0.9, bn_splits: int = 1, head: str = "convbn") -> MoCo:
+def make_moco(queue_size: int = 8, *, bn_splits: int = 1, head: str = "convbn") -> MoCo:
     torch.manual_seed(0)
     query = Encoder("r3d18", width=0.1, head=head, embedding_dim=DIM)
-    moco = MoCo(query, embedding_dim=DIM, queue_size=queue_size, momentum=momentum, bn_splits=bn_splits)
+    moco = MoCo(query, embedding_dim=DIM, queue_size=queue_size, bn_splits=bn_splits)
     with torch.no_grad():  # different encoders, or nothing that mixes them up would be seen
         for parameter in moco.query.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -35,7 +35,7 @@ def norms(encoder: nn.Module) -> dict[str, Tensor]:
 
 def test_the_key_encoder_begins_as_a_copy_that_is_not_trained() -> None:
     query = Encoder("r3d18", width=0.1, embedding_dim=DIM)
-    moco = MoCo(query, embedding_dim=DIM, queue_size=8, momentum=0.9)
+    moco = MoCo(query, embedding_dim=DIM, queue_size=8)
     for (name, one), (other_name, other) in zip(moco.query.state_dict().items(), moco.key.state_dict().items(), strict=True):
         assert name == other_name
         assert torch.equal(one, other)
@@ -45,21 +45,28 @@ def test_the_key_encoder_begins_as_a_copy_that_is_not_trained() -> None:
 
 
 def test_the_key_encoder_is_the_moving_average_of_parameters_alone() -> None:
-    moco = make_moco(momentum=0.75)
+    moco = make_moco()
     before = {name: value.clone() for name, value in moco.key.named_parameters()}
     for buffer in moco.query.buffers():
         if buffer.is_floating_point():
             buffer.add_(1)
     buffers = {name: value.clone() for name, value in moco.key.named_buffers()}
     query = {name: value.clone() for name, value in moco.query.named_parameters()}
-    for _ in range(3):
-        moco.update_key_encoder()
-        before = {name: 0.75 * value + 0.25 * query[name] for name, value in before.items()}
+    for momentum in (0.75, 0.5, 0.9):
+        moco.update_key_encoder(momentum)
+        before = {name: momentum * value + (1 - momentum) * query[name] for name, value in before.items()}
     for name, value in moco.key.named_parameters():
         torch.testing.assert_close(value, before[name], rtol=1e-6, atol=1e-7)
     for name, value in moco.key.named_buffers():
         assert torch.equal(value, buffers[name]), f"batch norm's {name} is not averaged"
     assert all(torch.equal(value, query[name]) for name, value in moco.query.named_parameters())
+
+
+def test_the_momentum_rises_along_half_a_cosine_or_stays() -> None:
+    assert [key_momentum(0.9, None, share) for share in (0.0, 0.3, 1.0)] == [0.9] * 3
+    rising = [key_momentum(0.9, 0.99, share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert rising == pytest.approx([0.9, 0.9 + 0.09 * (0.5 - 0.5**1.5), 0.945, 0.9 + 0.09 * (0.5 + 0.5**1.5), 0.99])
+    assert key_momentum(0.9, 0.5, 0.5) == pytest.approx(0.7)  # it may fall, too
 
 
 def test_the_queue_begins_with_random_directions_of_no_video() -> None:

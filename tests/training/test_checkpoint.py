@@ -78,7 +78,7 @@ def test_a_new_folder_has_no_state(tmp_path: Path) -> None:
 
 
 def test_queue_pointer_and_all_keys_of_the_two_encoders_are_saved(tmp_path: Path) -> None:
-    moco = MoCo(Encoder("r3d18", width=0.1, embedding_dim=4), embedding_dim=4, queue_size=8, momentum=0.9)
+    moco = MoCo(Encoder("r3d18", width=0.1, embedding_dim=4), embedding_dim=4, queue_size=8)
     moco.enqueue(torch.randn(4, 4), torch.arange(4))
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save({}, moco, torch.optim.SGD(moco.query.parameters(), lr=0.1), position=1)

@@ -78,13 +78,13 @@ class Reference:
         """(3, L, S, S) -> (3, T, S, S)."""
         return torch.stack([clip[:, t * speed if fast else t] for t in range(FRAMES)], 1)
 
-    def step(self, clips: Tensor, videos: list[int], draw: StepDraw, lr: float) -> dict[str, float]:
+    def step(self, clips: Tensor, videos: list[int], draw: StepDraw, lr: float, momentum: float) -> dict[str, float]:
         config, tau = self.config, self.config.moco.temperature
         size = len(videos)
         # 1. EMA first, of parameters.
         with torch.no_grad():
             for key, query in zip(self.key.parameters(), self.query.parameters(), strict=True):
-                key.copy_(config.moco.momentum * key + (1 - config.moco.momentum) * query)
+                key.copy_(momentum * key + (1 - momentum) * query)
         # 2. Speeds: q and k+ at the sample's, k- the same key clip at the other.
         fast = draw.fast.tolist()
         q_clips = [self.played(clips[i], fast[i], draw.speed) for i in range(size)]
@@ -132,9 +132,9 @@ class Reference:
                 self.query.named_parameters(), *(encoder.parameters() for encoder in encoders[1:]), strict=True
             ):
                 grad = parameter.grad + sum(other.grad for other in others) + config.optim.weight_decay * parameter
-                momentum = grad if name not in self.momenta else 0.9 * self.momenta[name] + grad
-                self.momenta[name] = momentum.clone()
-                parameter -= lr * momentum
+                velocity = grad if name not in self.momenta else 0.9 * self.momenta[name] + grad
+                self.momenta[name] = velocity.clone()
+                parameter -= lr * velocity
         # 5. k'_A joins the queue.
         for i in range(size):
             self.queue[self.place], self.videos[self.place] = other_a[i], videos[i]
@@ -146,7 +146,7 @@ class Reference:
 def start(config: PretrainConfig) -> tuple[MoCo, Reference]:
     torch.manual_seed(1)
     query = Encoder("r3d18", width=config.model.width, head=config.model.head, embedding_dim=DIM)
-    moco = MoCo(query, embedding_dim=DIM, queue_size=config.moco.queue_size, momentum=config.moco.momentum, bn_splits=config.moco.bn_splits)
+    moco = MoCo(query, embedding_dim=DIM, queue_size=config.moco.queue_size, bn_splits=config.moco.bn_splits)
     with torch.no_grad():
         for parameter in moco.query.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -186,8 +186,9 @@ def test_several_steps_are_those_of_the_loops(config: PretrainConfig) -> None:
         videos = [(number * 4 + i) % (size + 3) for i in range(size)]  # some come again while their keys are in the queue
         draw = draw_step(size, speeds=config.clip.speeds, sub_batches=config.moco.bn_splits, seed=0, epoch=0, step=number)
         speeds.add(draw.speed)
-        expected = reference.step(clips, videos, draw, config.optim.lr)
-        loss, figures = rspnet_step(moco, project, *loaded(clips), torch.tensor(videos), draw, config)
+        momentum = 0.9 - 0.1 * number
+        expected = reference.step(clips, videos, draw, config.optim.lr, momentum)
+        loss, figures = rspnet_step(moco, project, *loaded(clips), torch.tensor(videos), draw, config, momentum=momentum)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -250,11 +251,11 @@ def test_the_queue_of_a_step_is_that_before_it() -> None:
     clips = torch.randn(2 * BATCH, 3, 12, SIZE, SIZE, dtype=torch.float64)
     draw = draw_step(BATCH, speeds=(2,), seed=0, epoch=0, step=0)
     twin = copy.deepcopy(moco)
-    loss, _ = rspnet_step(moco, query_projection(moco, CPU), *loaded(clips), torch.arange(BATCH), draw, config)
+    loss, _ = rspnet_step(moco, query_projection(moco, CPU), *loaded(clips), torch.arange(BATCH), draw, config, momentum=0.9)
     assert not torch.equal(moco.queue, twin.queue)
     grads = torch.autograd.grad(loss, list(moco.query.parameters()))
     twin.enqueue = lambda keys, videos: None  # type: ignore[method-assign]
-    other, _ = rspnet_step(twin, query_projection(twin, CPU), *loaded(clips), torch.arange(BATCH), draw, config)
+    other, _ = rspnet_step(twin, query_projection(twin, CPU), *loaded(clips), torch.arange(BATCH), draw, config, momentum=0.9)
     assert torch.equal(loss, other)
     for one, two in zip(grads, torch.autograd.grad(other, list(twin.query.parameters())), strict=True):
         assert torch.equal(one, two)
@@ -267,7 +268,7 @@ def test_every_part_of_the_encoder_learns_from_its_own_loss() -> None:
         moco, _ = start(config)
         clips = torch.randn(2 * BATCH, 3, 12, SIZE, SIZE, dtype=torch.float64)
         draw = draw_step(BATCH, speeds=(2,), seed=0, epoch=0, step=0)
-        loss, _ = rspnet_step(moco, query_projection(moco, CPU), *loaded(clips), torch.arange(BATCH), draw, config)
+        loss, _ = rspnet_step(moco, query_projection(moco, CPU), *loaded(clips), torch.arange(BATCH), draw, config, momentum=0.9)
         loss.backward()
         sizes = {name: 0.0 if value.grad is None else float(value.grad.abs().max()) for name, value in moco.query.named_parameters()}
         assert all(size == 0 for name, size in sizes.items() if name.startswith(silent))
