@@ -110,7 +110,7 @@ def test_a_training_step_is_that_of_the_released_code(tmp_path: Path, backbone: 
             "moco": {"bn_splits": ranks, "queue_size": 3 * BATCH},
         },
     )
-    offsets = torch.arange(SPEED * FRAMES).expand(BATCH, -1)
+    offsets = torch.arange(SPEED * FRAMES).repeat(BATCH, 1)
     draw = StepDraw(fast=np.array(fast), speed=SPEED, shuffles=np.array(shuffles))
     project = query_projection(moco, torch.device("cpu"))
     clips = LoadedClips(query, offsets), LoadedClips(key, offsets)
