@@ -35,7 +35,6 @@ class PretrainedEncoder(Encoder):
 
     def __init__(self, model: ModelConfig, clip: ClipConfig) -> None:
         super().__init__(model.backbone, width=model.width, head=model.head, embedding_dim=model.embedding_dim)
-        self.backbone_name = model.backbone
         self.embedding_dim = model.embedding_dim
         self.frames = clip.frames
         self.size = clip.size

@@ -18,6 +18,7 @@ from rspnet_cli.config import DataConfig, PretrainConfig
 from rspnet_cli.devices import default_workers, resolve_device, resolve_precision
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.encoder.moco import MoCo, key_momentum, query_projection
+from rspnet_cli.encoder.registry import check_clip_size
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import write_atomic
 from rspnet_cli.manifest import Manifest, read_manifest
@@ -96,6 +97,7 @@ def training_rows(table: FramesTable, config: PretrainConfig) -> np.ndarray:
 
 def check_fit(config: PretrainConfig, table: FramesTable, rows: np.ndarray, report: Reporter) -> None:
     """Whether the settings fit these videos. Raises InputError where they cannot work; warns where they will work badly."""
+    check_clip_size(config.model.backbone, frames=config.clip.frames, side=config.clip.size)
     batch, parts = config.optim.batch_size, distributed.world_size() * config.moco.bn_splits
     if len(rows) < batch:
         largest = len(rows) - len(rows) % parts
