@@ -15,11 +15,14 @@ from torch import Tensor
 
 Layer = tuple[str, str, tuple[int, ...]]
 """(kind, name, shape of its weight): kinds conv, conv+bias, bn, linear."""
-Scale = Callable[[int], int]
+Scale = Callable[..., int]
 
 
 def scaled(width: float) -> Scale:
-    return lambda channels: channels if width == 1 else max(8, 8 * round(channels * width / 8))
+    def scale(channels: int, multiple: int = 8) -> int:
+        return channels if width == 1 else max(multiple, multiple * round(channels * width / multiple))
+
+    return scale
 
 
 def c3d(c: Scale) -> Iterator[Layer]:
@@ -31,8 +34,9 @@ def c3d(c: Scale) -> Iterator[Layer]:
     yield "linear", "linear", (1, before)
 
 
-def resnet(c: Scale, blocks: tuple[int, ...], *, bottleneck: bool = False) -> Iterator[Layer]:
-    yield "conv", "conv1", (c(64), 3, 7, 7, 7)
+def resnet(c: Scale, blocks: tuple[int, ...], *, bottleneck: bool = False, axes: int = 3) -> Iterator[Layer]:
+    """axes: 2 for torchvision's image networks."""
+    yield "conv", "conv1", (c(64), 3, *[7] * axes)
     yield "bn", "bn1", (c(64),)
     before = c(64)
     for stage, count in enumerate(blocks):
@@ -43,11 +47,11 @@ def resnet(c: Scale, blocks: tuple[int, ...], *, bottleneck: bool = False) -> It
             inner = before
             for number, kernel in plan:
                 after = 4 * planes if number == 3 else planes
-                yield "conv", f"{name}.conv{number}", (after, inner, kernel, kernel, kernel)
+                yield "conv", f"{name}.conv{number}", (after, inner, *[kernel] * axes)
                 yield "bn", f"{name}.bn{number}", (after,)
                 inner = after
             if index == 0 and (stage > 0 or inner != before):
-                yield "conv", f"{name}.downsample.0", (inner, before, 1, 1, 1)
+                yield "conv", f"{name}.downsample.0", (inner, before, *[1] * axes)
                 yield "bn", f"{name}.downsample.1", (inner,)
             before = inner
     yield "linear", "fc", (1, before)
@@ -116,13 +120,105 @@ def s3dg(c: Scale) -> Iterator[Layer]:
     yield "linear", "fc", (1, before)
 
 
+def tsm(c: Scale, blocks: tuple[int, ...], *, bottleneck: bool = False) -> Iterator[Layer]:
+    """An image network inside, whose blocks shift what their first convolution (`net`) sees; its own last layer is a dropout."""
+    for kind, name, shape in resnet(c, blocks, bottleneck=bottleneck, axes=2):
+        if kind == "linear":
+            yield "linear", "new_fc", shape
+        elif name.startswith("layer") and name.endswith(".conv1"):
+            yield kind, f"base_model.{name}.net", shape
+        else:
+            yield kind, f"base_model.{name}", shape
+
+
+def slowfast(c: Scale) -> Iterator[Layer]:
+    """PySlowFast's 4x16 of depth 50: pathway 0 is the slow one; `s1_fuse` to `s4_fuse` lead the fast one into it."""
+    paths = [c(64), c(8)]
+    for path, time in ((0, 1), (1, 5)):
+        yield "conv", f"s1.pathway{path}_stem.conv", (paths[path], 3, time, 7, 7)
+        yield "bn", f"s1.pathway{path}_stem.bn", (paths[path],)
+    for stage, (count, planes, slow_time) in enumerate(((3, 64, 1), (4, 128, 1), (6, 256, 3), (3, 512, 3)), start=2):
+        fused = 2 * paths[1]
+        yield "conv", f"s{stage - 1}_fuse.conv_f2s", (fused, paths[1], 5, 1, 1)
+        yield "bn", f"s{stage - 1}_fuse.bn", (fused,)
+        paths[0] += fused
+        for path, time, share in ((0, slow_time, 1), (1, 3, 8)):
+            inner, after = c(planes // share), c(4 * planes // share)
+            for index in range(count):
+                name = f"s{stage}.pathway{path}_res{index}"
+                if index == 0:
+                    yield "conv", f"{name}.branch1", (after, paths[path], 1, 1, 1)
+                    yield "bn", f"{name}.branch1_bn", (after,)
+                yield "conv", f"{name}.branch2.a", (inner, paths[path], time, 1, 1)
+                yield "bn", f"{name}.branch2.a_bn", (inner,)
+                yield "conv", f"{name}.branch2.b", (inner, inner, 1, 3, 3)
+                yield "bn", f"{name}.branch2.b_bn", (inner,)
+                yield "conv", f"{name}.branch2.c", (after, inner, 1, 1, 1)
+                yield "bn", f"{name}.branch2.c_bn", (after,)
+                paths[path] = after
+    yield "linear", "head.projection", (1, sum(paths))
+
+
+def mfnet(c: Scale) -> Iterator[Layer]:
+    """A batch norm belongs to the convolution after it; 16 groups in `conv_m1`, and in `conv_m2` where it is no 1x1x1."""
+    groups = 16
+
+    def unit(name: str, before: int, after: int, kernel: tuple[int, int, int] = (1, 1, 1), groups: int = 1) -> Iterator[Layer]:
+        yield "bn", f"{name}.bn", (before,)
+        yield "conv", f"{name}.conv", (after, before // groups, *kernel)
+
+    before = c(16, groups)
+    yield "conv", "conv1.conv", (before, 3, 3, 5, 5)
+    yield "bn", "conv1.bn", (before,)
+    for stage, count in ((2, 3), (3, 4), (4, 6), (5, 3)):
+        channels = 96 * 2 ** (stage - 2)
+        after, squeezed = c(channels, groups), c(channels // 4)
+        for index in range(1, count + 1):
+            name = f"conv{stage}.B{index:02d}"
+            yield from unit(f"{name}.conv_i1", before, squeezed)
+            yield from unit(f"{name}.conv_i2", squeezed, before)
+            yield from unit(f"{name}.conv_m1", before, after, (3, 3, 3), groups)
+            if index == 1:
+                yield from unit(f"{name}.conv_m2", after, after)
+                yield from unit(f"{name}.conv_w1", before, after)
+            else:
+                yield from unit(f"{name}.conv_m2", after, after, (1, 3, 3), groups)
+            before = after
+    yield "bn", "tail.bn", (before,)
+    yield "linear", "fc", (1, before)
+
+
 BACKBONES: dict[str, Callable[[Scale], Iterator[Layer]]] = {
     "c3d": c3d,
     "r3d18": lambda c: resnet(c, (2, 2, 2, 2)),
+    "r3d34": lambda c: resnet(c, (3, 4, 6, 3)),
+    "r3d50": lambda c: resnet(c, (3, 4, 6, 3), bottleneck=True),
     "r2plus1d": r2plus1d,
     "s3dg": s3dg,
+    "tsm-r18": lambda c: tsm(c, (2, 2, 2, 2)),
+    "tsm-r50": lambda c: tsm(c, (3, 4, 6, 3), bottleneck=True),
+    "slowfast-r50": slowfast,
+    "mfnet": mfnet,
 }
-ARCH = {"c3d": "c3d", "r3d18": "resnet18", "r2plus1d": "r2plus1d-vcop", "s3dg": "s3dg"}
+ARCH = {
+    "c3d": "c3d",
+    "r3d18": "resnet18",
+    "r3d34": "resnet34",
+    "r3d50": "resnet50",
+    "r2plus1d": "r2plus1d-vcop",
+    "s3dg": "s3dg",
+    "tsm-r18": "tsm",
+    "tsm-r50": "tsm",
+    "slowfast-r50": "SLOWFAST_4x16_R50",
+    "mfnet": "mfnet",
+}
+UNUSED = ("fc", "linear", "new_fc", "head.projection")
+"""What the layer after a backbone's pooling is called."""
+
+
+def is_unused(name: str) -> bool:
+    """Whether a tensor of a pretraining's, fine-tuning's or backbone's state is of that layer."""
+    return any(name.startswith(f"{prefix}encoder.{layer}.") for prefix in ("encoder_q.", "encoder_k.", "") for layer in UNUSED)
 
 
 def head(kind: str, channels: int, dim: int) -> Iterator[Layer]:
@@ -200,11 +296,7 @@ def is_parameter(name: str) -> bool:
 def checkpoint(state: dict[str, Tensor], arch: str) -> dict[str, Any]:
     """All that a checkpoint of pretraining holds, after 3 of 200 epochs: SGD's momenta, a cosine schedule, a numpy scalar."""
     names = [name for name in state if is_parameter(name)]
-    used = [
-        name
-        for name in names
-        if name.startswith("encoder_q.") and not name.startswith(("encoder_q.encoder.fc.", "encoder_q.encoder.linear."))
-    ]
+    used = [name for name in names if name.startswith("encoder_q.") and not is_unused(name)]
     momenta = {names.index(name): {"momentum_buffer": torch.full_like(state[name], 1 + number)} for number, name in enumerate(used)}
     group = {"lr": 0.39, "momentum": 0.9, "dampening": 0, "weight_decay": 1e-4, "nesterov": False, "initial_lr": 0.4}
     return {

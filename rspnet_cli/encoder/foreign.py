@@ -27,6 +27,7 @@ from rspnet_cli.encoder.published import (
     find_width,
     is_counter,
     published_name,
+    published_shape,
 )
 from rspnet_cli.encoder.torch_file import plain_numbers
 from rspnet_cli.errors import InputError
@@ -154,9 +155,11 @@ def _released(tensors: Mapping[str, Tensor], prefix: str, backbone: str, width: 
     published = PUBLISHED[backbone]
     names = Network(backbone, width, published.spellings[0]).names(prefix)
     layer = f"{prefix}encoder.{published.last_layers[0]}"
-    first = {names(name): value for name, value in tensors.items() if name.startswith("backbone.")}
-    if published.is_2d:
-        first = {name: value.squeeze(2) if value.dim() == 5 else value for name, value in first.items()}
+    first = {
+        names(name): value.reshape(published_shape(value.shape, backbone))
+        for name, value in tensors.items()
+        if name.startswith("backbone.")
+    }
     unused = {f"{layer}.weight": torch.zeros(1, channels_of(backbone, width)), f"{layer}.bias": torch.zeros(1)}
     return first | unused | {names(name): value for name, value in tensors.items() if not name.startswith("backbone.")}
 
@@ -192,10 +195,11 @@ class _Rest:
         return taken
 
     def _checked(self, name: str, value: Tensor, like: Tensor) -> Tensor:
+        shape = list(value.shape)
         if value.dim() == 4 and like.dim() == 5:  # a kernel of a 2D convolution: its time axis is 1
             value = value.unsqueeze(2)
         if value.shape != like.shape:
-            raise InputError(f"{self.path}: tensor '{name}' has the shape {list(value.shape)} instead of {list(like.shape)}.")
+            raise InputError(f"{self.path}: tensor '{name}' has the shape {shape} instead of {list(like.shape)}.")
         if value.is_floating_point() != like.is_floating_point() or value.dtype == torch.bool:
             raise InputError(f"{self.path}: tensor '{name}' is {value.dtype}, where {like.dtype} must be.")
         if value.dtype != like.dtype:
@@ -213,8 +217,8 @@ class _Rest:
             bias = self.left.pop(f"{prefix}{layer}.bias", None)
             if weight is not None or bias is not None:
                 size = len(weight) if weight is not None and weight.dim() else 1
-                what = "the unused layer" if size == 1 else f"the classifier of {size} classes,"
-                self.notes.append(f"{what} {prefix}{layer} was left out")
+                what = "an unused layer" if size == 1 else f"a classifier of {size} classes"
+                self.notes.append(f"{prefix}{layer}, {what}, was left out")
 
     def finish(self) -> None:
         """Raises InputError when a tensor is left."""

@@ -29,8 +29,8 @@ def _same(name: str) -> str:
     return name
 
 
-def _tsm(name: str) -> str:
-    """The authors' and the released code's TSM: the network in `base_model`, the shift around the first convolution of every block."""
+def _shifted(name: str) -> str:
+    """TSM's way: the image network in `base_model`, whose blocks wrap their first convolution in the shift."""
     return "base_model." + re.sub(r"^(layer\d+\.\d+\.conv1)\.", r"\1.net.", name)
 
 
@@ -50,8 +50,15 @@ class Published(NamedTuple):
 PUBLISHED = {
     "c3d": Published("c3d", ("linear",)),
     "r3d18": Published("resnet18", ("fc",)),
+    "r3d34": Published("resnet34", ("fc",)),
+    "r3d50": Published("resnet50", ("fc",)),
     "r2plus1d": Published("r2plus1d-vcop", ("linear",)),
     "s3dg": Published("s3dg", ("fc",)),
+    # Names without `base_model` are those of torchvision's resnet18 and resnet50.
+    "tsm-r18": Published("tsm", ("new_fc", "base_model.fc", "fc"), (_shifted, _same), is_2d=True),
+    "tsm-r50": Published("tsm", ("new_fc", "base_model.fc", "fc"), (_shifted, _same), is_2d=True),
+    "slowfast-r50": Published("SLOWFAST_4x16_R50", ("head.projection",)),
+    "mfnet": Published("mfnet", ("fc", "classifier")),
 }
 
 # Networks that look like ours and are not: a name that they have -> whose they are and what differs.
@@ -68,6 +75,12 @@ _COUNTER = ".num_batches_tracked"
 _USUAL_WIDTHS = (1.0, 0.5, 0.25)
 _MAX_WIDTH = 4.0
 _WIDTH_STEPS = 9
+
+
+def published_shape(shape: Iterable[int], backbone: str) -> tuple[int, ...]:
+    """The shape that a backbone's tensor has in files."""
+    ours = tuple(shape)
+    return (*ours[:2], *ours[3:]) if PUBLISHED[backbone].is_2d and len(ours) == 5 else ours
 
 
 def published_name(name: str, spelling: Spelling) -> str:
@@ -105,9 +118,13 @@ def find_backbone(tensors: Mapping[str, Tensor], source: str) -> tuple[str, Spel
     nearest, fewest, faults = "", len(tensors) + 1, ""
     for backbone, published in PUBLISHED.items():
         found = {name for name in tensors if not is_counter(name) and name.rpartition(".")[0] not in published.last_layers}
-        ours = {name: value.dim() for name, value in backbone_tensors(backbone, 1.0).items() if not is_counter(name)}
+        ours = {
+            name: len(published_shape(value.shape, backbone))
+            for name, value in backbone_tensors(backbone, 1.0).items()
+            if not is_counter(name)
+        }
         for spelling in published.spellings:
-            expected = {spelling(name): 4 if published.is_2d and dims == 5 else dims for name, dims in ours.items()}
+            expected = {spelling(name): dims for name, dims in ours.items()}
             missing, unknown = expected.keys() - found, found - expected.keys()
             if not missing and not unknown and all(tensors[name].dim() == dims for name, dims in expected.items()):
                 return backbone, spelling
@@ -130,9 +147,8 @@ def find_width(backbone: str, tensors: Mapping[str, Tensor], spelling: Spelling,
     """
 
     def shapes_of(width: float) -> dict[str, tuple[int, ...]]:
-        shapes = {spelling(name): tuple(value.shape) for name, value in backbone_tensors(backbone, width).items() if not is_counter(name)}
-        is_2d = PUBLISHED[backbone].is_2d
-        return {name: (*shape[:2], *shape[3:]) if is_2d and len(shape) == 5 else shape for name, shape in shapes.items()}
+        tensors = backbone_tensors(backbone, width)
+        return {spelling(name): published_shape(value.shape, backbone) for name, value in tensors.items() if not is_counter(name)}
 
     def size(shapes: Mapping[str, tuple[int, ...]]) -> int:
         return sum(math.prod(shape) for shape in shapes.values())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rspnet_cli.config import OptimConfig
 from rspnet_cli.encoder.foreign import QUERY
-from rspnet_cli.encoder.published import PUBLISHED, is_buffer, published_name
+from rspnet_cli.encoder.published import PUBLISHED, is_buffer, published_name, published_shape
 from rspnet_cli.errors import InputError
 from rspnet_cli.training.checkpoint import to_array
 from rspnet_cli.training.loop import learning_rate
@@ -36,8 +36,8 @@ def read_optimizer(optimizer: Any, state: Iterable[str], query: Mapping[str, Ten
     """
     names = [name for name in state if not is_buffer(name)]
     parameters = {name: value for name, value in query.items() if not is_buffer(name)}
-    theirs = _released_names(parameters, backbone)
-    ours = {name: (number, value.shape) for number, (name, value) in enumerate(zip(theirs, parameters.values(), strict=True))}
+    numbers = {name: number for number, name in enumerate(_released_names(parameters, backbone))}
+    shapes = [(value.shape, _released_shape(name, value.shape, backbone)) for name, value in parameters.items()]
     values, group = (optimizer.get("state"), group_of(optimizer)) if isinstance(optimizer, dict) else (None, {})
     places = group.get("params")
     if not isinstance(values, dict) or not isinstance(places, list) or len(places) != len(names):
@@ -50,13 +50,16 @@ def read_optimizer(optimizer: Any, state: Iterable[str], query: Mapping[str, Ten
     for place, tensors in values.items():
         if place not in name_of or not isinstance(tensors, dict):
             return None
-        number, shape = ours.get(name_of[place], (None, None))
-        for key, tensor in tensors.items() if number is not None else ():
+        number = numbers.get(name_of[place])
+        if number is None:  # of the unused layer, or of the key encoder
+            continue
+        ours, theirs = shapes[number]
+        for key, tensor in tensors.items():
             if tensor is None:  # a momentum that was never used
                 continue
-            if not isinstance(tensor, Tensor) or tensor.shape != shape or not torch.isfinite(tensor).all():
+            if not isinstance(tensor, Tensor) or tuple(tensor.shape) != theirs or not torch.isfinite(tensor).all():
                 return None
-            arrays[f"{number}.{key}"] = to_array(tensor.float())
+            arrays[f"{number}.{key}"] = to_array(tensor.float().reshape(ours))
     return arrays or None
 
 
@@ -65,11 +68,13 @@ def optimizer_state(
 ) -> dict[str, Any]:
     """The reverse: the state of one group of parameters, numbered by the order of `state`, the names of the file's tensors."""
     names = [name for name in state if not is_buffer(name)]
-    ours = _released_names((name for name in query if not is_buffer(name)), backbone)
+    parameters = [name for name in query if not is_buffer(name)]
+    theirs = _released_names(parameters, backbone)
     values: dict[int, dict[str, Tensor]] = {}
     for key, array in arrays.items():
         number, _, name = key.partition(".")
-        values.setdefault(names.index(ours[int(number)]), {})[name] = torch.from_numpy(array)
+        shape = _released_shape(parameters[int(number)], array.shape, backbone)
+        values.setdefault(names.index(theirs[int(number)]), {})[name] = torch.from_numpy(array).reshape(shape)
     return {"state": dict(sorted(values.items())), "param_groups": [{**group, "params": list(range(len(names)))}]}
 
 
@@ -134,6 +139,11 @@ def known_optim(content: Mapping[str, Any]) -> dict[str, Any]:
 def _released_names(names: Iterable[str], backbone: str) -> list[str]:
     """What the released code calls tensors of the query encoder."""
     return [QUERY + published_name(name, PUBLISHED[backbone].spellings[0]) for name in names]
+
+
+def _released_shape(name: str, shape: Iterable[int], backbone: str) -> tuple[int, ...]:
+    """The shape of an encoder's tensor, named our way, in the released code."""
+    return published_shape(shape, backbone) if name.startswith("backbone.") else tuple(shape)
 
 
 def group_of(optimizer: Any) -> dict[str, Any]:

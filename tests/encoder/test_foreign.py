@@ -21,6 +21,7 @@ from rspnet_cli.encoder.foreign import (
 from rspnet_cli.encoder.heads import HEADS
 from rspnet_cli.errors import InputError
 from tests import released
+from tests.released import is_unused
 from tests.sentences import refused
 
 PATH = Path("a.pth.tar")
@@ -30,10 +31,6 @@ State = dict[str, Tensor]
 def assert_equal(first: State, second: State) -> None:
     assert list(first) == list(second)
     assert all(torch.equal(value, second[name]) for name, value in first.items())
-
-
-def is_unused(name: str) -> bool:
-    return any(name.startswith((f"{key}encoder.fc.", f"{key}encoder.linear.")) for key in ("encoder_q.", "encoder_k.", ""))
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -46,7 +43,7 @@ def test_a_pretraining_is_read_whole_and_written_back_as_it_was(backbone: str, h
     assert encoder.model.model_dump() == {"backbone": backbone, "width": 0.125, "head": head, "embedding_dim": 6}
     assert encoder.has_heads
     assert len(encoder.notes) == 2, encoder.notes
-    assert all("unused layer encoder_" in note for note in encoder.notes)
+    assert all(note.startswith("encoder_") and note.endswith(", an unused layer, was left out") for note in encoder.notes)
     # Every tensor of the file is under its name, and nothing else.
     assert encoder.key is not None
     assert encoder.queue is not None
@@ -54,6 +51,8 @@ def test_a_pretraining_is_read_whole_and_written_back_as_it_was(backbone: str, h
     for prefix, tensors in (("encoder_q.", encoder.query), ("encoder_k.", encoder.key)):
         for name, value in tensors.items():
             part, _, rest = name.partition(".")
+            if backbone.startswith("tsm") and part == "backbone":  # blocks wrap their first convolution
+                rest = "base_model." + (rest.replace(".conv1.", ".conv1.net.") if rest.startswith("layer") else rest)
             file_name = f"{prefix}{theirs[part]}.{rest}"
             assert torch.equal(value.squeeze(), state[file_name].squeeze()), file_name
     assert len(encoder.query) + len(encoder.key) + len(encoder.queue) == sum(not is_unused(name) for name in state)
@@ -88,9 +87,50 @@ def test_a_backbone_alone_keeps_what_it_has(backbone: str) -> None:
 def test_the_last_layer_may_be_a_classifier_or_not_there() -> None:
     state = released.filled(released.BACKBONES["r3d18"](released.scaled(0.125)), torch.Generator().manual_seed(0))
     trained = state | {"fc.weight": torch.zeros(400, 64), "fc.bias": torch.zeros(400)}
-    assert read_encoder(trained, PATH, 0.125).notes == ["the classifier of 400 classes, fc was left out"]
+    assert read_encoder(trained, PATH, 0.125).notes == ["fc, a classifier of 400 classes, was left out"]
     without = {name: value for name, value in state.items() if not name.startswith("fc.")}
     assert read_encoder(without, PATH, 0.125).notes == []
+
+
+def other_layouts() -> dict[str, tuple[str, State, list[str]]]:
+    """Where a network comes from -> (our backbone, its state dict, what is said of it)."""
+    c, generator = released.scaled(0.125), torch.Generator().manual_seed(0)
+    image = released.filled(released.resnet(c, (3, 4, 6, 3), bottleneck=True, axes=2), generator)
+    tsm = {f"module.{name}": value for name, value in released.filled(released.tsm(c, (3, 4, 6, 3), bottleneck=True), generator).items()}
+    fibers = released.filled(released.mfnet(c), generator)
+    slowfast = released.filled(released.slowfast(c), generator)
+    hara = released.filled(released.resnet(c, (3, 4, 6, 3)), generator)
+    return {
+        "torchvision's resnet50": ("tsm-r50", image | {"fc.weight": torch.zeros(1000, 256), "fc.bias": torch.zeros(1000)}, ["fc"]),
+        "TSM's authors": ("tsm-r50", tsm | {"module.new_fc.weight": torch.zeros(400, 256)}, ["new_fc"]),
+        "MF-Net's authors": (
+            "mfnet",
+            {name.replace("fc.", "classifier.") if name.startswith("fc.") else name: value for name, value in fibers.items()},
+            ["classifier"],
+        ),
+        "PySlowFast": ("slowfast-r50", slowfast | {"head.projection.weight": torch.zeros(400, 288)}, ["head.projection"]),
+        "3D-ResNets-PyTorch": ("r3d34", {f"module.{name}": value for name, value in hara.items()}, ["fc"]),
+    }
+
+
+@pytest.mark.parametrize("whose", other_layouts())
+def test_state_dicts_of_other_projects_are_read_whole(whose: str) -> None:
+    backbone, state, left_out = other_layouts()[whose]
+    encoder = read_encoder(state_of({"state_dict": state}, PATH), PATH, 0.125)
+    assert encoder.model.backbone == backbone
+    assert [note.partition(",")[0] for note in encoder.notes] == left_out
+    taken = [value for name, value in state.items() if name.removeprefix("module.").rpartition(".")[0] not in left_out]
+    assert len(taken) == len(encoder.query)
+    assert all(torch.equal(value.flatten(), found.flatten()) for value, found in zip(taken, encoder.query.values(), strict=True))
+
+
+def test_slowfast_8x8_is_not_taken_for_4x16() -> None:
+    state = released.filled(released.slowfast(released.scaled(1.0)), torch.Generator().manual_seed(0))
+    for name, value in state.items():
+        if name.endswith("conv_f2s.weight"):
+            state[name] = value.repeat(1, 1, 2, 1, 1)[:, :, :7]
+    with pytest.raises(InputError, match=r"'s1_fuse\.conv_f2s\.weight' has the shape \[16, 8, 7, 1, 1\], where a slowfast-r50 of width"):
+        read_encoder(state, PATH)
 
 
 def test_what_old_versions_lack_and_parallel_training_adds_makes_no_difference() -> None:

@@ -49,7 +49,7 @@ def test_names_shapes_and_order_are_those_of_the_released_code(backbone: str, he
     expected = {f"encoder.{name}": tuple(value.shape) for name, value in published(backbone).items() if not name.startswith(f"{layer}.")}
     for part in ("fc1.", "fc2."):
         expected |= released.prefixed(released.shapes(released.head(head, encoder.channels, 128)), part)
-    if PUBLISHED[backbone].is_2d:
+    if backbone.startswith("tsm"):  # kernels without a time axis
         state = {
             name: (*shape[:2], *shape[3:]) if name.startswith("encoder.") and len(shape) == 5 else shape for name, shape in state.items()
         }
@@ -59,7 +59,7 @@ def test_names_shapes_and_order_are_those_of_the_released_code(backbone: str, he
 
 
 @pytest.mark.parametrize("backbone", PUBLISHED)
-@pytest.mark.parametrize("width", [1.0, 0.125, 0.3])
+@pytest.mark.parametrize("width", [1.0, 0.3])
 def test_a_backbone_and_its_width_are_found_by_names_and_shapes(backbone: str, width: float) -> None:
     tensors = published(backbone, width)
     found, spelling = find_backbone(tensors, "a.pth")

@@ -35,7 +35,11 @@ def part_of(params: Params, prefix: str) -> Params:
 def feature_map(backbone: str, params: Params, clips: Tensor, stats: Params | None) -> Tensor:
     """params: those of one encoder, `encoder.*`; stats: as in reference.py."""
     found: Params | None = None if stats is None else {}
-    features = reference.BACKBONES[backbone](part_of(params, "encoder."), clips, found)
+    tensors = part_of(params, "encoder.")
+    if backbone.startswith("tsm"):  # an image network, inside of another
+        tensors = {name.removeprefix("base_model.").replace(".net.", "."): value for name, value in tensors.items()}
+        tensors = {name: value.unsqueeze(2) if value.dim() == 4 else value for name, value in tensors.items()}
+    features = reference.BACKBONES[backbone](tensors, clips, found)
     if stats is not None and found is not None:
         stats.update({f"encoder.{name}": value for name, value in found.items()})
     return features
