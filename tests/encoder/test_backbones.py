@@ -11,10 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rspnet_cli.encoder.conv import Backbone, Conv3d, scale_channels
-from rspnet_cli.encoder.encoder import pool_features
 from rspnet_cli.encoder.registry import BACKBONES, ClipSize, build_backbone, check_clip_size
-from rspnet_cli.encoder.slowfast import slow_frames
-from rspnet_cli.encoder.tsm import shift
 from rspnet_cli.errors import InputError
 from tests.encoder import reference
 
@@ -251,33 +248,6 @@ def test_s3dg_never_reads_odd_frames() -> None:
         assert not torch.equal(backbone(x), backbone(other))
 
 
-@pytest.mark.parametrize("frames", [8, 24, 32, 40, 64, 120])
-def test_the_slow_pathway_sees_an_eighth_of_the_frames_as_a_truncated_linspace_has_them(frames: int) -> None:
-    numbered = torch.arange(frames).view(1, 1, frames, 1, 1)
-    assert torch.equal(slow_frames(numbered).flatten(), torch.linspace(0, frames - 1, frames // 8).long())
-
-
-def test_the_average_of_slowfasts_map_is_what_its_published_head_reads() -> None:
-    backbone = randomised(narrow("slowfast-r50"), seed=6).eval()
-    x = clips(2, 3, 24, 40, 56)
-    with torch.no_grad():
-        slow, fast = reference.slowfast_pathways(dict(backbone.state_dict()), x, None)
-        feature_map = backbone(x)
-    assert (slow.shape[2], fast.shape[2], feature_map.shape[2]) == (3, 24, 3)
-    published = torch.cat((slow.mean((2, 3, 4)), fast.mean((2, 3, 4))), 1)
-    torch.testing.assert_close(pool_features(feature_map, "avg"), published.float(), rtol=1e-6, atol=1e-6)
-
-
-def test_the_shift_moves_an_eighth_of_the_channels_each_way_and_fills_with_zeros() -> None:
-    x = torch.arange(1, 1 + 2 * 16 * 3, dtype=torch.float32).view(2, 16, 3, 1, 1)
-    moved = shift(x)
-    zeros = torch.zeros(2, 2, 1, 1, 1)
-    assert torch.equal(moved[:, :2], torch.cat((x[:, :2, 1:], zeros), 2))  # frame t shows t + 1
-    assert torch.equal(moved[:, 2:4], torch.cat((zeros, x[:, 2:4, :-1]), 2))  # frame t shows t - 1
-    assert torch.equal(moved[:, 4:], x[:, 4:])
-    assert torch.equal(shift(x[:, :, :1])[:, :4], torch.zeros(2, 4, 1, 1, 1))
-
-
 @pytest.mark.parametrize("name", BACKBONES)
 def test_the_smallest_clips_work_and_smaller_ones_are_refused(name: str) -> None:
     smallest, step = BACKBONES[name].smallest, BACKBONES[name].frames_step
@@ -333,30 +303,6 @@ def test_resnets_start_from_kaiming_normal_fan_out(name: str, num_convolutions: 
         spread = expected / (2 * module.weight.numel()) ** 0.5  # of the standard deviation, as estimated
         assert abs(float(module.weight.detach().std()) - expected) < 6 * spread
         assert module.bias is None
-
-
-def test_mfnet_starts_from_xavier_uniform() -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        backbone = build_backbone("mfnet", 0.25)
-    convolutions = [module for module in backbone.modules() if isinstance(module, nn.Conv3d)]
-    assert len(convolutions) == 1 + 16 * 4 + 4
-    for module in convolutions:
-        fan_in, fan_out = module.weight[0].numel(), len(module.weight) * module.weight[0, 0].numel()
-        bound = (6 / (fan_in + fan_out)) ** 0.5
-        weight = module.weight.detach()
-        assert weight.abs().max() <= bound
-        assert abs(float(weight.std()) - bound / 3**0.5) < 6 * bound / (3 * weight.numel()) ** 0.5 / 2**0.5
-        assert module.bias is None
-
-
-def test_slowfasts_blocks_start_as_their_shortcuts() -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        backbone = build_backbone("slowfast-r50", 0.125)
-    zero = {key for key, value in backbone.named_parameters() if key.endswith("bn.weight") and not value.any()}
-    assert len(zero) == 2 * 16
-    assert zero == {key for key in backbone.state_dict() if key.endswith("branch2.c_bn.weight")}
 
 
 def test_s3dg_has_its_own_batch_norm_and_the_others_the_usual_one() -> None:
