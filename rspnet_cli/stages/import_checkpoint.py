@@ -13,8 +13,8 @@ import torch
 from rspnet_cli import distributed
 from rspnet_cli.config import OptimConfig, PretrainConfig
 from rspnet_cli.encoder.encoder import Encoder
-from rspnet_cli.encoder.foreign import PublishedEncoder, is_finetuned, read_encoder, state_of
-from rspnet_cli.encoder.registry import BACKBONES
+from rspnet_cli.encoder.foreign import PublishedEncoder, is_finetuned, read_classifier, read_encoder, state_of
+from rspnet_cli.encoder.registry import BACKBONES, check_clip_size
 from rspnet_cli.encoder.torch_file import read_torch_file
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import sha256_of, write_atomic
@@ -46,7 +46,12 @@ def import_checkpoint(
     content = read_torch_file(source)
     state = state_of(content, source)
     if is_finetuned(state):
-        raise InputError(f"{source} is fine-tuned: not yet.")
+        network = read_classifier(state, source, typed.get("model.width"))
+        classes = len(network.tensors["fc.bias"])
+        raise InputError(
+            f"{source} is of a fine-tuned network ({network.backbone}, {classes} classes), which cannot be imported yet: "
+            "name the pretraining that it came from."
+        )
     encoder = read_encoder(state, source, typed.get("model.width"))
     notes = list(encoder.notes)
     optimizer = read_optimizer(content.get("optimizer"), state, encoder.query, encoder.model.backbone)
@@ -54,6 +59,7 @@ def import_checkpoint(
         notes.append("the optimiser's state was left out, as it is not that of an RSPNet pretraining with these parameters")
     digest = sha256_of(source)
     config = _resolve(encoder, content, told, digest, has_optimizer=optimizer is not None)
+    check_clip_size(encoder.model.backbone, frames=config["clip"]["frames"], side=config["clip"]["size"])
     with begin_stage("pretrain", config, inputs={}, out=out, force=force, report=report) as stage:
         if stage.manifest is not None:
             return stage.manifest
