@@ -33,7 +33,8 @@ def export_checkpoint(
 
     pretrain: folder or manifest of a pretraining, also an imported one. out: the file. checkpoint: last, best or epoch_N. Returns the
     file's path, bytes and sha256, its arch and epoch, how many tensors its model has, and whether it has an optimiser. Raises InputError
-    when the file is there and `force` is not set, or the checkpoint is not.
+    when the file is there and `force` is not set or cannot be written, or
+    the checkpoint is not there.
     """
     report = report or Reporter.silent()
     if os.path.lexists(out) and not (force and out.is_file()):
@@ -56,7 +57,10 @@ def export_checkpoint(
         content["scheduler"] = facts["scheduler"]
     if encoder.model.width != 1:
         report.warn(f"the released code builds networks of width 1 only, and this one has width {encoder.model.width:g}.")
-    write_torch_file(out, content)
+    try:
+        write_torch_file(out, content)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written ({error.strerror}): name another file with --out.") from error
     return {
         "file": str(out),
         "bytes": out.stat().st_size,

@@ -1,4 +1,4 @@
-"""RSPNet's training step once more, on the tensors of a released checkpoint under their own names: no module, optimiser or function of ours.
+"""RSPNet's training step once more, on the tensors of a released checkpoint under their own names: nothing of ours is in it.
 
 From method.md's facts ("One training step"). Batch norm of several ranks is played one after the other: the running statistics are
 those of rank 0, as distributed data parallel broadcasts them.
