@@ -69,6 +69,16 @@ def typed_settings(sets: Iterable[str]) -> dict[str, Any]:
     return typed
 
 
+def checked_settings(typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Single settings of pretrain, "section.key" -> value as JSON has it. Raises InputError for one that is unknown or out of range."""
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in typed.items():
+        section, name = _known(key)
+        sections.setdefault(section, {})[name] = value
+    values = validated(PretrainConfig, sections).model_dump(mode="json")
+    return {key: values[key.partition(".")[0]][key.partition(".")[2]] for key in typed}
+
+
 def flat_settings(model: type[Config], *, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> Config:
     """The settings of a stage whose settings have no sections: defaults < --set < explicit flag.
 

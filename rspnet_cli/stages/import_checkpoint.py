@@ -20,7 +20,7 @@ from rspnet_cli.errors import InputError
 from rspnet_cli.files import sha256_of, write_atomic
 from rspnet_cli.manifest import Manifest
 from rspnet_cli.progress import Reporter
-from rspnet_cli.settings import validated
+from rspnet_cli.settings import checked_settings, validated
 from rspnet_cli.stage import Stage, begin_stage
 from rspnet_cli.tensors import write_tensors
 from rspnet_cli.training.checkpoint import FOLDER, state_arrays, to_array
@@ -41,18 +41,17 @@ def import_checkpoint(
     report = report or Reporter.silent()
     if distributed.world_size() > 1:
         raise InputError("import-checkpoint runs in one process: start it without torchrun.")
-    typed = dict(settings or {})
-    told = _checked_settings(typed)
+    told = checked_settings(settings or {})
     content = read_torch_file(source)
     state = state_of(content, source)
     if is_finetuned(state):
-        network = read_classifier(state, source, typed.get("model.width"))
+        network = read_classifier(state, source, told.get("model.width"))
         classes = len(network.tensors["fc.bias"])
         raise InputError(
             f"{source} is of a fine-tuned network ({network.backbone}, {classes} classes), which cannot be imported yet: "
             "name the pretraining that it came from."
         )
-    encoder = read_encoder(state, source, typed.get("model.width"))
+    encoder = read_encoder(state, source, told.get("model.width"))
     notes = list(encoder.notes)
     optimizer = read_optimizer(content.get("optimizer"), state, encoder.query, encoder.model.backbone)
     if optimizer is None and content.get("optimizer"):
@@ -78,16 +77,6 @@ def import_checkpoint(
         }
         environment = {"source": str(source.absolute()), "source_sha256": digest, "source_bytes": source.stat().st_size, "notes": notes}
         return stage.finish(results=results, artifacts=artifacts, environment=environment)
-
-
-def _checked_settings(typed: Mapping[str, Any]) -> dict[str, Any]:
-    """The typed settings, each checked for its range: "section.key" -> value."""
-    sections: dict[str, dict[str, Any]] = {}
-    for key, value in typed.items():
-        section, _, name = key.partition(".")
-        sections.setdefault(section, {})[name] = value
-    values = validated(PretrainConfig, sections).model_dump(mode="json")
-    return {key: values[key.partition(".")[0]][key.partition(".")[2]] for key in typed}
 
 
 def _resolve(
