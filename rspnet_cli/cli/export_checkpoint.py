@@ -11,12 +11,15 @@ from rspnet_cli.cli.options import WORK_DIR, AsJson, Quiet, WorkDir, reporter, s
 
 
 def export_checkpoint(
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.pth.tar", help="File to write.", rich_help_panel="Where")],
     pretrain: Annotated[
         Path | None, typer.Argument(metavar="[PRETRAIN]", help="Manifest or folder of a pretraining.", show_default="<work-dir>/pretrain")
     ] = None,
     checkpoint: Annotated[str, typer.Option("--checkpoint", help="last, best or epoch_N.")] = "last",
     work_dir: WorkDir = WORK_DIR,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="File to write.", show_default="<work-dir>/pretrain.pth.tar", rich_help_panel="Where"),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE.", rich_help_panel="Where")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -27,5 +30,6 @@ def export_checkpoint(
     """
     from rspnet_cli.stages.export_checkpoint import export_checkpoint as stage
 
-    results = stage(pretrain or work_dir / "pretrain", out=out, checkpoint=checkpoint, force=force, report=reporter(quiet))
+    target = out or work_dir / "pretrain.pth.tar"
+    results = stage(pretrain or work_dir / "pretrain", out=target, checkpoint=checkpoint, force=force, report=reporter(quiet))
     (show_json if as_json else show_figures)(results)

@@ -41,12 +41,13 @@ def test_a_checkpoint_goes_in_is_used_and_comes_out(file: Path, capsys: pytest.C
     assert "Whether the encoder saw the queries in pretraining is not known: it was imported." in " ".join(capsys.readouterr().out.split())
     assert main(["inspect", "rspnet-run/eval-retrieval", "--verify"]) == 0
     assert "import" in capsys.readouterr().out
-    assert main(["export-checkpoint", "--out", "again.pth.tar", "--json"]) == 0
+    assert main(["export-checkpoint", "--json"]) == 0
     results = json.loads(capsys.readouterr().out)
+    written = work / "pretrain.pth.tar"
     assert results == {
-        "file": "again.pth.tar",
-        "bytes": Path("again.pth.tar").stat().st_size,
-        "sha256": sha256_of(Path("again.pth.tar")),
+        "file": "rspnet-run/pretrain.pth.tar",
+        "bytes": written.stat().st_size,
+        "sha256": sha256_of(written),
         "arch": "resnet18",
         "epoch": 3,
         "tensors": len(released.pretrained("r3d18", "linear")),
@@ -70,8 +71,8 @@ def test_an_imported_pretraining_is_not_continued_by_mistake(file: Path, capsys:
         ("import-checkpoint nowhere.pth.tar", "nowhere.pth.tar cannot be read"),
         ("import-checkpoint model_best.pth.tar --set clip.frame=8", "did you mean 'clip.frames'?"),
         ("import-checkpoint model_best.pth.tar --set clip.frames=many", "clip.frames"),
-        ("export-checkpoint", "--out"),
-        ("export-checkpoint --out a.pth.tar", "pretrain"),
+        ("export-checkpoint", "rspnet-run/pretrain"),
+        ("export-checkpoint --checkpoint newest", "rspnet-run/pretrain"),
         ("export-checkpoint model_best.pth.tar --out a.pth.tar", "model_best.pth.tar"),
     ],
 )

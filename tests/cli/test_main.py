@@ -141,7 +141,7 @@ USAGE_ERRORS = [
     ["import-checkpoint"],
     ["import-checkpoint", "a.pth.tar", "--set", "clip.frames=0"],
     ["import-checkpoint", "a.pth.tar", "--set", "clip.frame=8"],
-    ["export-checkpoint"],
+    ["export-checkpoint", "a", "b"],
 ]
 
 
