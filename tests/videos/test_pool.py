@@ -154,7 +154,8 @@ def test_leaving_the_pool_ends_its_workers(tmp_path: Path) -> None:
 # No `if __name__ == "__main__"`: a worker must not run the caller's script again.
 SCRIPT = textwrap.dedent(
     """
-    import sys
+    import signal, sys
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     sys.path.insert(0, sys.argv[1])
     from rspnet_cli.videos.pool import WorkerPool
     from tests.videos.pool_tasks import work
