@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 # ImageNet's mean and deviation of R, G, B in [0, 1]: what clips are normalised by in training and after it.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+# What extract takes where nothing else is said: quality of the h264 store, and frames per second of folders of frames, which do not tell.
+DEFAULT_CRF = 20
+DEFAULT_FRAMES_FPS = 25.0
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 
@@ -211,7 +214,7 @@ class PretrainConfig(Section):
 class ExtractConfig(Section):
     """Settings of extract."""
 
-    dataset: Literal["ucf101", "folder", "plain", "csv"] | None = None
+    dataset: Literal["ucf101", "hmdb51", "kinetics400", "kinetics100", "ssv2", "folder", "plain", "csv", "list"] | None = None
     """Layout of the videos (None: inferred)."""
     short_side: int = Field(128, ge=16, le=4320)
     """Pixels of the shorter side of stored frames; smaller videos are not enlarged."""
@@ -223,6 +226,8 @@ class ExtractConfig(Section):
     """Keep what decodes before the damage of a truncated video."""
     max_pixels: int = Field(64_000_000, ge=1, le=2**31 - 1)
     """Largest frame, in pixels; a video with a larger one is a failure."""
+    frames_fps: float | None = Field(None, gt=0, le=1000)
+    """Frames per second of sources that are folders of frames (None: 25)."""
     video_timeout_s: float = Field(600.0, gt=0, le=1_000_000)
     """Seconds after which a video is given up."""
     limit: int | None = Field(None, ge=1)

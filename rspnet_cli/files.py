@@ -27,13 +27,17 @@ def is_disk_full(error: BaseException) -> bool:
 
 def disk_full(path: Path, needed_bytes: int | None = None) -> DiskFullError:
     """The error for a full disk at `path`, with what is free there as far as it can be known."""
-    folder = path
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    free: int | None = None
+    return DiskFullError(path, needed_bytes, free_bytes(path))
+
+
+def free_bytes(path: Path) -> int | None:
+    """Room on the disk where `path` lies or would lie; None where that cannot be known."""
+    folder = path.absolute()
     with suppress(OSError):
-        free = shutil.disk_usage(folder).free
-    return DiskFullError(path, needed_bytes, free)
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        return shutil.disk_usage(folder).free
+    return None
 
 
 @contextmanager

@@ -57,6 +57,11 @@ class Stage:
         """The folder to write into; what an interrupted run left is still there."""
         return self.folder / UNFINISHED
 
+    @property
+    def classes_differ(self) -> bool:
+        """Whether inputs that have classes have different lists of them: equal labels then mean different things."""
+        return len({manifest.classes_sha256 for manifest in self.inputs.values()} - {None}) > 1
+
     def finish(
         self,
         *,
@@ -236,13 +241,18 @@ def _finished(stage: Stage) -> Manifest | None:
 def describe_differences(old: dict[str, Any], new: dict[str, Any], old_inputs: dict[str, str], inputs: Mapping[str, Manifest]) -> str:
     """What differs between a run and the one asked for, in words; empty if nothing does."""
     before, now = _flat(old), _flat(new)
-    words = [
-        f"{key} was {json.dumps(before.get(key))}, now {json.dumps(now.get(key))}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
+    keys = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    words = [_difference(key, before.get(key), now.get(key)) for key in keys]
     words += [f"the input {stage} has changed" for stage, manifest in inputs.items() if old_inputs.get(stage) != manifest.digest]
     return "; ".join(words[:6]) + (f"; and {len(words) - 6} more" if len(words) > 6 else "")
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    if key.endswith("_sha256"):  # a hash tells a reader nothing
+        return (
+            f"other {key.removesuffix('_sha256')}" if before and now else f"{key.removesuffix('_sha256')} {'added' if now else 'left out'}"
+        )
+    return f"{key} was {json.dumps(before)}, now {json.dumps(now)}"
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -83,7 +83,7 @@ VIDEOS = Table(
         Column("width", "int", "pixels, as stored"),
         Column("height", "int", "pixels, as stored"),
         Column("bytes", "int", "size of the stored frames"),
-        Column("sha256", "text", "sha256 of the source file"),
+        Column("sha256", "text", "sha256 of the source file; of a folder of frames over its lines `sha256 name`"),
         Column("repaired_timestamps", "int", "frames whose time in the source ran backwards, repeated or was missing"),
         Column("corrupt_frames", "int", "frames that the decoder flagged as damaged, kept"),
         Column("partial", "bool", "whether the source is truncated and what decodes before the damage was kept (--keep-partial)"),
@@ -108,7 +108,7 @@ SOURCES = Table(
     "a source as it was found, sorted by path; a log, no artifact: a later run compares it with what it finds",
     (
         _SOURCE,
-        Column("bytes", "int", "size"),
+        Column("bytes", "int", "size; 0 for a folder of frames"),
         Column("mtime_ns", "int", "time of the last change, nanoseconds since 1970"),
     ),
 )

@@ -177,6 +177,32 @@ def make_video(
     return encode(path, stored, codec, **how)
 
 
+def make_frames(
+    folder: Path,
+    num_frames: int = 10,
+    *,
+    size: tuple[int, int] = (64, 48),
+    start: int = 0,
+    first: int = 1,
+    name: str = "img_{:05d}.jpg",
+) -> Path:
+    """A folder of numbered pictures, as other toolkits make of a video; picture i shows the number start + i."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, picture in enumerate(numbered_frames(num_frames, *size, start=start)):
+        (folder / name.format(first + index)).write_bytes(picture_bytes(picture, "png" if name.endswith("png") else "mjpeg"))
+    return folder
+
+
+def picture_bytes(picture: Frame | av.VideoFrame, encoder: str = "mjpeg") -> bytes:
+    """A picture as the content of a JPEG (mjpeg) or PNG file."""
+    context: Any = av.CodecContext.create(encoder, "w")
+    frame = as_video_frame(picture, "rgb24" if encoder == "png" else "yuvj420p")
+    context.width, context.height, context.pix_fmt, context.time_base = frame.width, frame.height, frame.format.name, Fraction(1, 25)
+    context.options = {"qmin": "2", "qmax": "2"} if encoder == "mjpeg" else {}
+    frame.pts = 0
+    return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
+
+
 def as_video_frame(picture: Frame | av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
     """An RGB array as a frame in `pix_fmt`, by the BT.601 matrix (full range for yuvj formats)."""
     if isinstance(picture, av.VideoFrame):
@@ -242,10 +268,10 @@ def ffconcat(path: Path, other: Path) -> Path:
 
 def pixel_bomb(path: Path, size: tuple[int, int] = (9000, 8000)) -> Path:
     """A small file that holds one enormous picture."""
-    return encode(path, [_grey(*size)], Codec("mjpeg", path.suffix, "yuvj420p", {}), fps=1)
+    return encode(path, [grey(*size)], Codec("mjpeg", path.suffix, "yuvj420p", {}), fps=1)
 
 
-def _grey(width: int, height: int) -> av.VideoFrame:
+def grey(width: int, height: int) -> av.VideoFrame:
     frame = av.VideoFrame(width, height, "yuvj420p")
     for plane in frame.planes:
         plane.update(bytes([128]) * plane.buffer_size)

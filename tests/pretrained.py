@@ -65,4 +65,5 @@ def make_pretrain(
         for name, content in (files or {}).items():
             (stage.work / name).write_bytes(content)
             names.add(name)
-        return stage.finish(results={"epochs": 3}, artifacts=sorted(names))
+        classes = stage.inputs["extract"].classes_sha256 if "extract" in stage.inputs else None
+        return stage.finish(results={"epochs": 3}, artifacts=sorted(names), classes_sha256=classes)

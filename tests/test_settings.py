@@ -209,7 +209,7 @@ def test_a_typed_setting_without_effect_is_refused(typed: list[str], cause: str,
 
 
 def test_a_recipes_idle_setting_is_no_mistake_of_the_users() -> None:
-    assert pretrain_settings(recipe="small-cpu", sets=["objective.avid_weight=0"]).moco.queue_size == 1024
+    assert pretrain_settings(recipe="small-cpu", sets=["objective.avid_weight=0"]).moco.queue_size == 256
 
 
 def test_a_settings_file_that_is_none_is_refused(tmp_path: Path) -> None:

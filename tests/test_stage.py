@@ -117,6 +117,15 @@ def test_changed_settings_are_refused_with_the_difference_and_touch_nothing(tmp_
     assert stamps(tmp_path) == before
 
 
+def test_changed_hashes_are_named_by_what_they_are_of(tmp_path: Path) -> None:
+    first = {"seed": 1, "lists_sha256": "a" * 64, "x_sha256": None}
+    second = {"seed": 1, "lists_sha256": "b" * 64, "x_sha256": "c" * 64}
+    run(tmp_path / "thing", first)
+    refused(caught(lambda: run(tmp_path / "thing", second)), "other settings (other lists; x added)")
+    run(tmp_path / "thing", second, force=True)
+    refused(caught(lambda: run(tmp_path / "thing", first)), "other settings (other lists; x left out)")
+
+
 def test_a_changed_input_is_refused_by_name(tmp_path: Path) -> None:
     run(tmp_path / "first")
     with begin_stage("next", {}, inputs={"thing": tmp_path / "first"}, out=tmp_path / "next") as stage:

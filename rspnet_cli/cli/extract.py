@@ -15,11 +15,20 @@ def extract(
     videos: Annotated[Path, typer.Argument(metavar="VIDEOS", help="Folder that holds the videos.", show_default=False)],
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", help="Layout: ucf101, folder (a class per sub-folder), plain or csv.", show_default="inferred"),
+        typer.Option(
+            "--dataset",
+            help="Layout: ucf101, hmdb51, kinetics400, kinetics100, ssv2, folder (a class per sub-folder), plain, csv, "
+            "or list (those of other toolkits).",
+            show_default="inferred",
+        ),
     ] = None,
     annotations: Annotated[
         Path | None,
-        typer.Option("--annotations", help="Folder of UCF101's lists, or CSV file path[,label][,split][,group].", show_default=False),
+        typer.Option(
+            "--annotations",
+            help="Folder or file of the layout's lists; for csv a file path[,label][,split][,group].",
+            show_default="found in or beside VIDEOS",
+        ),
     ] = None,
     short_side: Annotated[
         int | None, typer.Option("--short-side", help="Pixels of the shorter side; smaller videos are not enlarged.", show_default="128")
@@ -36,6 +45,12 @@ def extract(
     video_timeout: Annotated[
         float | None, typer.Option("--video-timeout", help="Seconds after which a video is a failure.", show_default="600")
     ] = None,
+    frames_fps: Annotated[
+        float | None, typer.Option("--frames-fps", help="Frames per second of sources that are folders of frames.", show_default="25")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing: count videos by class and split, and estimate disk and time.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if any video failed, after all were tried.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try videos again that failed before.")] = False,
     verify_sources: Annotated[
@@ -53,6 +68,10 @@ def extract(
     """Decode a folder of videos once and store their frames for fast random access.
 
     A video that cannot be decoded is a row of failures.csv with the reason; it stops nothing.
+
+    With --dry-run, --json prints {"dataset", "out", "out_holds", "videos", "failed", "splits": {split: {part: videos}}, "classes":
+    [{"name", "label", "videos", "failed", "splits"}], "missing", "extra", "repeated", "failures": {source: reason}, "notes", "warnings",
+    "estimate": {"probed", "failures", "workers", "bytes": {"value", "low", "high"}, "seconds": {the same}}, "free_bytes"}.
     """
     from rspnet_cli.config import ExtractConfig
     from rspnet_cli.settings import flat_settings
@@ -67,17 +86,32 @@ def extract(
         "limit": limit,
         "keep_partial": keep_partial,
         "max_pixels": max_pixels,
+        "frames_fps": frames_fps,
         "video_timeout_s": video_timeout,
         "workers": workers,
     }
     config = flat_settings(ExtractConfig, flags=flags)
+    out = out or work_dir / "extract"
+    if dry_run:
+        from rspnet_cli.stages.plan_extract import plan_extract
+
+        plan = plan_extract(config, videos=videos, annotations=annotations, out=out, report=reporter(quiet))
+        if as_json:
+            from dataclasses import asdict
+
+            show_json(asdict(plan))
+        else:
+            from rspnet_cli.cli.extract_plan import show_plan
+
+            show_plan(plan)
+        return
     from rspnet_cli.stages.extract import extract as stage
 
     manifest = stage(
         config,
         videos=videos,
         annotations=annotations,
-        out=out or work_dir / "extract",
+        out=out,
         force=force,
         strict=strict,
         retry_failed=retry_failed,

@@ -78,6 +78,8 @@ def export_features(
         )
         num_statistics_clips = _prepare_batch_norm(config, stage, encoder, table, report) if config.reestimate_bn else 0
         _warn_of_enlarging(encoder, table, report)
+        if stage.classes_differ:
+            report.info("export-features: these videos have other classes than the encoder's; labels and splits are those of these videos.")
         _describe(config, stage, encoder, table, report)
         return _write_results(config, stage, encoder, table, num_statistics_clips)
 

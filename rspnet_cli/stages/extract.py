@@ -7,7 +7,6 @@ sources.csv                the sources as they were found; a log: a later run co
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,31 +16,26 @@ from rspnet_cli.config import ExtractConfig
 from rspnet_cli.devices import num_cpus
 from rspnet_cli.errors import InputError, RspnetError
 from rspnet_cli.files import sha256_of_json, write_atomic
-from rspnet_cli.manifest import UNFINISHED, Manifest
+from rspnet_cli.manifest import Manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.stage import Stage, begin_stage
 from rspnet_cli.tables import FAILURES, VIDEOS, csv_bytes, plain_text, read_rows
-from rspnet_cli.videos.extraction import Extracted, ExtractionTask, Failed, Outcome
+from rspnet_cli.videos.extraction import FRAMES_FOLDER, Extracted, Failed, Outcome, extraction_task, stored_name
 from rspnet_cli.videos.extraction_tables import extracted_from_row, failure_rows, video_rows
-from rspnet_cli.videos.journal import Journal, is_stored, link_or_copy, stored_name
-from rspnet_cli.videos.listing import VideoSource, VideoTable, counted
+from rspnet_cli.videos.journal import Journal, is_stored, link_or_copy
+from rspnet_cli.videos.listing import counted
 from rspnet_cli.videos.pool import WorkerPool
-from rspnet_cli.videos.source_list import Known, SourceList, check_sources, read_source_list, source_list, write_source_list
-from rspnet_cli.videos.sources import find_videos
+from rspnet_cli.videos.source_list import Known, SourceList, check_sources, read_source_list, write_source_list
+from rspnet_cli.videos.survey import Survey, survey
 
 NAME = "extract"
-_SOURCES, _JOURNAL, _FRAMES = "sources.csv", "journal.jsonl", "frames"
+_SOURCES, _JOURNAL = "sources.csv", "journal.jsonl"
 
 
 @dataclass(frozen=True)
-class Request:
-    """One call of extract. Only `config` and what the sources are is part of the result's identity."""
+class Request(Survey):
+    """One call of extract. What it has beside a survey is no part of the result's identity."""
 
-    config: ExtractConfig
-    videos: Path
-    table: VideoTable
-    sources: SourceList
-    """Every source that was found, also those beyond the limit: which ones a limit takes depends on all."""
     strict: bool
     retry_failed: bool
     verify_sources: bool
@@ -67,31 +61,22 @@ def extract(
 ) -> Manifest:
     """Decode the videos below `videos` and store their frames in `out`.
 
-    annotations: the folder of UCF101's lists or the CSV file. strict: fail at the end if any video failed, the stage unfinished.
+    annotations: file or folder of the layout's lists. strict: fail at the end if any video failed, the stage unfinished.
     retry_failed: try those again that failed before, also when the stage is finished. verify_sources: compare the content of sources that
     were extracted before, not their size and time. Raises InputError for what was asked or found, RspnetError if nothing could be
     extracted, DiskFullError, BusyError.
     """
     report = report or Reporter.silent()
-    _check_places(videos, out)
-    table = find_videos(videos, dataset=config.dataset, annotations=annotations, exclude=out)
-    sources = source_list(table.videos)
-    if config.limit is not None:
-        table = table.limited(config.limit)
-    from rspnet_cli.videos.h264_store import DEFAULT_CRF  # loads the decoder: not before there is something to decode
-
-    resolved = config.model_copy(
-        update={"dataset": table.dataset, "crf": config.crf if config.crf is not None or config.codec != "h264" else DEFAULT_CRF}
-    )
-    identity = resolved.identity() | {"annotations_sha256": table.annotations_sha256}
-    request = Request(resolved, videos, table, sources, strict, retry_failed, verify_sources, force, report)
-    with begin_stage(NAME, identity, inputs={}, out=out, force=force) as stage:
+    found = survey(config, videos=videos, annotations=annotations, out=out)
+    request = Request(**vars(found), strict=strict, retry_failed=retry_failed, verify_sources=verify_sources, force=force, report=report)
+    with begin_stage(NAME, request.identity, inputs={}, out=out, force=force) as stage:
         if not stage.finished:
             return _run(stage, request)
     assert stage.manifest is not None
     _check_finished(stage.manifest, request)
     if retry_failed and stage.manifest.results["failed"]:
-        with begin_stage(NAME, identity, inputs={}, out=out, force=True) as again:  # the old result stays until the new one is whole
+        # The old result stays until the new one is whole.
+        with begin_stage(NAME, request.identity, inputs={}, out=out, force=True) as again:
             return _run(again, request, before=stage.manifest)
     report.info(f"extract: finished already in {out} with the same settings and sources; nothing to do (--force starts anew).")
     _refuse_failures(stage.manifest.results, strict, stage.manifest.folder)
@@ -103,7 +88,7 @@ def _run(stage: Stage, request: Request, *, before: Manifest | None = None) -> M
     from rspnet_cli.videos.extract_video import extract_video  # loads the decoder
 
     table, report = request.table, request.report
-    frames = stage.work / _FRAMES
+    frames = stage.work / FRAMES_FOLDER
     frames.mkdir(exist_ok=True)
     for left in frames.glob(".tmp-*"):  # a killed worker's
         shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -128,7 +113,8 @@ def _run(stage: Stage, request: Request, *, before: Manifest | None = None) -> M
         num_failed = len(table.failures) + sum(isinstance(journal.outcomes.get(video.id), Failed) for video in table.videos)
         num_workers = min(request.config.workers or num_cpus(), max(len(todo), 1))
         with WorkerPool(extract_video, num_workers=num_workers, timeout_s=request.config.video_timeout_s) as pool:
-            outcomes = pool.outcomes(_task(stage, request, video) for video in todo)
+            tasks = (extraction_task(video, request.config, root=request.videos, folder=stage.work) for video in todo)
+            outcomes = pool.outcomes(tasks)
             for outcome in report.track(outcomes, total=len(table.videos), start=num_done, unit="videos", name=NAME):
                 hint = " (--video-timeout)" if outcome.timed_out else ""
                 result = outcome.result or Failed(f"{outcome.failure}{hint}")
@@ -186,13 +172,6 @@ def _finish(stage: Stage, request: Request, outcomes: dict[str, Outcome], *, bef
 
 
 # What was there before
-
-
-def _check_places(videos: Path, out: Path) -> None:
-    """Raises InputError where sources and result would be one folder."""
-    real, target = Path(os.path.realpath(videos)), Path(os.path.realpath(out))  # resolve() raises where links lead in a circle
-    if real == target or any(real.is_relative_to(target / name) for name in (_FRAMES, UNFINISHED)):
-        raise InputError(f"{out} would hold the result and holds the videos: choose another place with --out or --work-dir.")
 
 
 def _check_finished(manifest: Manifest, request: Request) -> None:
@@ -259,23 +238,7 @@ def _refuse_failures(results: dict[str, Any], strict: bool, folder: Path) -> Non
         )
 
 
-# Rows and words
-
-
-def _task(stage: Stage, request: Request, video: VideoSource) -> ExtractionTask:
-    config = request.config
-    return ExtractionTask(
-        id=video.id,
-        source=os.path.abspath(request.videos / video.path),  # noqa: PTH100 (keeps links as they are)
-        target=str((stage.work / stored_name(video.id, config.codec)).absolute()),
-        bytes=video.bytes,
-        mtime_ns=video.mtime_ns,
-        short_side=config.short_side,
-        codec=config.codec,
-        crf=config.crf,
-        keep_partial=config.keep_partial,
-        max_pixels=config.max_pixels,
-    )
+# Words
 
 
 def _report_start(stage: Stage, request: Request, num_done: int) -> None:

@@ -31,6 +31,8 @@ _FREE_CLOCKS = {"mpeg", "mpegts"}
 DEFAULT_RATE = Fraction(25)
 # Pictures are decoded in another order than they are shown in, at most so far apart (H.264 and HEVC).
 MAX_REORDER = 16
+# What a decoder means that is left without a size: it met one that it was told not to take memory for.
+IMPOSSIBLE_SIZE = "its size is impossible or beyond the limit of {limit:,} pixels, --max-pixels"
 
 
 @dataclass(frozen=True)
@@ -219,16 +221,12 @@ class Video(AbstractContextManager["Video"]):
             yield frame
 
     def _check_size(self, width: int, height: int) -> None:
-        if width * height > self.max_pixels:
-            size = f"{width:,} x {height:,} = {width * height:,} pixels"
-            raise BrokenVideo(self.path, f"has pictures of {size}, beyond the limit of {self.max_pixels:,} (--max-pixels)", self.decoded)
+        check_size(self.path, width, height, self.max_pixels, self.decoded)
 
     def _words(self, error: av.FFmpegError) -> str:
         context = self._stream.codec_context
         self._check_size(context.width, context.height)  # the decoder stopped at a size that the header did not tell
-        if context.width == 0:  # FFmpeg's answer to a size that it was told not to take memory for
-            return f"its size is impossible or beyond the limit of {self.max_pixels:,} pixels, --max-pixels"
-        return error_words(error)
+        return error_words(error) if context.width else IMPOSSIBLE_SIZE.format(limit=self.max_pixels)
 
     def _problem(self) -> str | None:
         """Why the file is not whole, after its last picture; None if it is."""
@@ -245,3 +243,10 @@ class Video(AbstractContextManager["Video"]):
             return f"is cut short: it ends in the middle of a picture; {counts}"
         missing = missing_bytes(self.path)
         return f"is cut short: {missing:,} bytes are missing at its end; {counts}" if missing else None
+
+
+def check_size(path: Path, width: int, height: int, max_pixels: int, decoded: int) -> None:
+    """Raise BrokenVideo for a picture of too many pixels. decoded: pictures before it."""
+    if width * height > max_pixels:
+        size = f"{width:,} x {height:,} = {width * height:,} pixels"
+        raise BrokenVideo(path, f"has pictures of {size}, beyond the limit of {max_pixels:,} (--max-pixels)", decoded)

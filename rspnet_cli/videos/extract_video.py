@@ -10,10 +10,12 @@ import os
 import stat
 from dataclasses import asdict
 from pathlib import Path
+from time import perf_counter
 
 from rspnet_cli.files import is_disk_full
 from rspnet_cli.videos.broken import BrokenVideo
 from rspnet_cli.videos.extraction import Extracted, ExtractionTask, Failed, Outcome
+from rspnet_cli.videos.frame_files import NoFrames, sha256_of_frames
 from rspnet_cli.videos.store import write_video
 
 
@@ -29,6 +31,8 @@ def extract_video(task: ExtractionTask) -> Outcome:
             crf=task.crf,
             keep_partial=task.keep_partial,
             max_pixels=task.max_pixels,
+            num_frames=task.num_frames,
+            frames_fps=task.frames_fps,
         )
     except BrokenVideo as broken:
         return Failed(broken.reason, broken.decoded, broken.declared)
@@ -37,13 +41,23 @@ def extract_video(task: ExtractionTask) -> Outcome:
     return Extracted(**asdict(info), source_sha256=source_sha256)
 
 
+def extract_timed(task: ExtractionTask) -> tuple[Outcome, float]:
+    """The same, with the seconds that it took."""
+    began = perf_counter()
+    return extract_video(task), perf_counter() - began
+
+
 class SourceChanged(Exception):
-    """A source that is not, or no longer, the file that was found, in words."""
+    """A source that is not, or no longer, what was found, in words."""
 
 
 def _hash_source(task: ExtractionTask) -> str:
-    """The source's sha256, if it is still the file that was found. Raises SourceChanged."""
+    """The source's sha256, if it is still the file or folder of frames that was found. Raises SourceChanged."""
     try:
+        if task.num_frames is not None:
+            if os.stat(task.source).st_mtime_ns != task.mtime_ns:  # noqa: PTH116
+                raise SourceChanged("changed after the run had begun")
+            return sha256_of_frames(Path(task.source))
         # Not blocking: a pipe may have taken the file's place.
         handle = os.open(task.source, os.O_RDONLY | os.O_NONBLOCK)
         with open(handle, "rb") as file:  # noqa: PTH123
@@ -51,6 +65,8 @@ def _hash_source(task: ExtractionTask) -> str:
             if not stat.S_ISREG(status.st_mode) or (status.st_size, status.st_mtime_ns) != (task.bytes, task.mtime_ns):
                 raise SourceChanged("changed after the run had begun")
             return hashlib.file_digest(file, "sha256").hexdigest()
+    except NoFrames as fault:
+        raise SourceChanged(str(fault)) from fault
     except OSError as error:
         if is_disk_full(error):
             raise

@@ -1,9 +1,17 @@
-"""What is to be extracted of one video, and what comes of it: the messages between a run and its workers."""
+"""What is to be extracted of one video by which settings, and what comes of it: the messages between a run and its workers."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+from rspnet_cli.config import DEFAULT_CRF, DEFAULT_FRAMES_FPS, ExtractConfig
+from rspnet_cli.errors import InputError
+from rspnet_cli.videos.listing import VideoSource, VideoTable
+
+FRAMES_FOLDER = "frames"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +24,47 @@ class ExtractionTask:
     bytes: int
     mtime_ns: int
     """Size and time of the source as it was found."""
+    num_frames: int | None
+    """The source is a folder of so many frames; None: a video file."""
+    frames_fps: float | None
+    """Frames per second of folders of frames."""
     short_side: int
     codec: Literal["h264", "jpeg"]
     crf: int | None
     keep_partial: bool
     max_pixels: int
+
+
+def resolved(config: ExtractConfig, table: VideoTable) -> ExtractConfig:
+    """The settings with what the sources and the codec leave open filled in. Raises InputError for one that has no effect."""
+    if config.frames_fps is not None and not table.of_frames:
+        raise InputError("--frames-fps has no effect: the sources are video files, which tell their times themselves; leave it out.")
+    crf = DEFAULT_CRF if config.crf is None and config.codec == "h264" else config.crf
+    frames_fps = config.frames_fps or (DEFAULT_FRAMES_FPS if table.of_frames else None)
+    return config.model_copy(update={"dataset": table.dataset, "crf": crf, "frames_fps": frames_fps})
+
+
+def extraction_task(video: VideoSource, config: ExtractConfig, *, root: Path, folder: Path) -> ExtractionTask:
+    """The task for a video of the table of `root` by the resolved settings, its frames to be written below `folder`."""
+    return ExtractionTask(
+        id=video.id,
+        source=os.path.abspath(root / video.path),  # noqa: PTH100 (keeps links as they are)
+        target=str((folder / stored_name(video.id, config.codec)).absolute()),
+        bytes=video.bytes,
+        mtime_ns=video.mtime_ns,
+        num_frames=video.num_frames,
+        frames_fps=config.frames_fps,
+        short_side=config.short_side,
+        codec=config.codec,
+        crf=config.crf,
+        keep_partial=config.keep_partial,
+        max_pixels=config.max_pixels,
+    )
+
+
+def stored_name(video_id: str, codec: str) -> str:
+    """Where a video's frames lie below the stage's folder, as videos.csv names it."""
+    return f"{FRAMES_FOLDER}/{video_id}.mp4" if codec == "h264" else f"{FRAMES_FOLDER}/{video_id}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rspnet_cli.tables import FAILURES, VIDEOS, plain_text, read_rows
-from rspnet_cli.videos.extraction import Extracted, Failed, Outcome
-from rspnet_cli.videos.journal import stored_name
+from rspnet_cli.videos.extraction import Extracted, Failed, Outcome, stored_name
 from rspnet_cli.videos.listing import VideoTable
 
 

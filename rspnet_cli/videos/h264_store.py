@@ -27,7 +27,6 @@ from rspnet_cli.videos.picture import BT601, colour_of, reformatter, rgb_of
 from rspnet_cli.videos.stored import StoredVideo
 from rspnet_cli.videos.timestamps import average_rate, store_timescale
 
-DEFAULT_CRF = 20
 GROUP = 16
 MAX_STORED_PIXELS = 2**28
 

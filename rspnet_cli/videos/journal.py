@@ -68,11 +68,6 @@ class Journal:
             self.outcomes[video_id] = Failed(**outcome) if "reason" in outcome else Extracted(**outcome)
 
 
-def stored_name(video_id: str, codec: str) -> str:
-    """Where a video's frames lie below the stage's folder, as videos.csv names it."""
-    return f"frames/{video_id}.mp4" if codec == "h264" else f"frames/{video_id}"
-
-
 def is_stored(path: Path, outcome: Extracted) -> bool:
     """Whether the frames that the journal records are there. Their content is hashed by whoever uses them."""
     try:

@@ -12,6 +12,7 @@ from rspnet_cli.errors import InputError
 from rspnet_cli.files import sha256_of, write_atomic
 from rspnet_cli.progress import Reporter
 from rspnet_cli.tables import SOURCES, csv_bytes, from_plain_text, plain_text
+from rspnet_cli.videos.frame_files import NoFrames, sha256_of_frames
 from rspnet_cli.videos.listing import VideoSource, counted, some
 
 
@@ -93,9 +94,10 @@ def check_sources(root: Path, known: Known, now: SourceList, *, retry_failed: bo
 
 def _changed(root: Path, hashes: Iterable[tuple[str, str]]) -> Iterator[str]:
     for source, sha256 in hashes:
+        path = root / from_plain_text(source)
         try:
-            if sha256_of(root / from_plain_text(source)) == sha256:
+            if (sha256_of_frames(path) if path.is_dir() else sha256_of(path)) == sha256:
                 continue
-        except OSError:
+        except (OSError, NoFrames):
             pass
         yield source

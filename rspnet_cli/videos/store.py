@@ -12,11 +12,13 @@ from typing import Literal
 
 from av.video.frame import VideoFrame
 
+from rspnet_cli.config import DEFAULT_CRF, DEFAULT_FRAMES_FPS
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import sha256_of, sha256_of_folder
 from rspnet_cli.videos.decode import MAX_PIXELS, BrokenVideo, Video, open_video
 from rspnet_cli.videos.extraction import StoredInfo
-from rspnet_cli.videos.h264_store import DEFAULT_CRF, H264Video, write_h264
+from rspnet_cli.videos.frame_folder import FrameFolder
+from rspnet_cli.videos.h264_store import H264Video, write_h264
 from rspnet_cli.videos.jpeg_store import JpegVideo, write_jpeg
 from rspnet_cli.videos.picture import PictureFormat, UnsupportedColour, stored_size, to_picture
 from rspnet_cli.videos.stored import StoredVideo
@@ -38,15 +40,18 @@ def write_video(
     crf: int | None = None,
     keep_partial: bool = False,
     max_pixels: int = MAX_PIXELS,
+    num_frames: int | None = None,
+    frames_fps: float | None = None,
 ) -> StoredInfo:
     """Decode a foreign video and write its frame store at `target` (h264: an .mp4 file; jpeg: a folder), whole or not at all.
 
-    crf: quality of h264 (None: 20). The same source gives the same bytes, in any process. Raises BrokenVideo for the source's faults,
-    DiskFullError where there is no room for the target, InputError for settings that contradict each other.
+    crf: quality of h264 (None: 20). num_frames: the source is a folder of so many frames, frames_fps (None: 25) a second. The same source
+    gives the same bytes, in any process. Raises BrokenVideo for the source's faults, DiskFullError where there is no room for the target,
+    InputError for settings that contradict each other.
     """
     if codec == "jpeg" and crf is not None:
         raise InputError("crf is the quality of the h264 store and means nothing for jpeg: leave it out.")
-    with open_video(source, max_pixels=max_pixels, keep_partial=keep_partial) as video:
+    with _open_source(source, num_frames, frames_fps, max_pixels=max_pixels, keep_partial=keep_partial) as video:
         width, height = size = stored_size(video.info.width, video.info.height, short_side)
         if max(size) > MAX_SIDE:
             raise BrokenVideo(source, f"has pictures too elongated to store ({width:,} x {height:,} after resizing)")
@@ -82,7 +87,17 @@ def open_store(path: Path) -> StoredVideo:
     return H264Video(path)
 
 
-def _pictures(video: Video, size: tuple[int, int], kind: PictureFormat) -> Iterator[tuple[int, VideoFrame]]:
+def _open_source(
+    source: Path, num_frames: int | None, frames_fps: float | None, *, max_pixels: int, keep_partial: bool
+) -> Video | FrameFolder:
+    if num_frames is None:
+        return open_video(source, max_pixels=max_pixels, keep_partial=keep_partial)
+    return FrameFolder(
+        source, num_frames=num_frames, rate=frames_fps or DEFAULT_FRAMES_FPS, max_pixels=max_pixels, keep_partial=keep_partial
+    )
+
+
+def _pictures(video: Video | FrameFolder, size: tuple[int, int], kind: PictureFormat) -> Iterator[tuple[int, VideoFrame]]:
     """(ticks, upright picture of the stored size) of every frame. There is at least one, or BrokenVideo."""
     num_pictures = 0
     for ticks, frame in video.decoded_frames():

@@ -23,6 +23,7 @@ VIDEO_SUFFIXES = frozenset(
         *("mts", "mxf", "nut", "ogv", "qt", "rm", "rmvb", "ts", "vob", "webm", "wmv", "y4m"),
     )
 )
+_MISSING = "is not there"
 _SPECIAL = {stat.S_IFIFO: "a named pipe (FIFO)", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
@@ -52,7 +53,9 @@ def sort_key(path: str) -> bytes:
 
 
 def has_video_suffix(path: str) -> bool:
-    return PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES
+    """Whether a path ends as those of videos do; a name that is an ending alone (.mp4) does not."""
+    stem, dot, ending = path.rpartition("/")[2].rpartition(".")
+    return bool(stem) and f"{dot}{ending.lower()}" in VIDEO_SUFFIXES
 
 
 def walk(root: Path, *, exclude: Path | None = None) -> Walk:
@@ -102,7 +105,11 @@ def walk(root: Path, *, exclude: Path | None = None) -> Walk:
 
 
 class PathRefused(Exception):
-    """Why a path below the folder of videos cannot be a video, in words."""
+    """Why a path below the folder of videos cannot be a video, in words. is_missing: there is simply nothing."""
+
+    def __init__(self, reason: str, *, is_missing: bool = False) -> None:
+        super().__init__(reason)
+        self.is_missing = is_missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +134,14 @@ def locate(real_root: str, real_folder: str, path: str) -> Place:
     try:
         status = os.lstat(whole)
         is_link = stat.S_ISLNK(status.st_mode)
-        if is_link or "/" in path:  # resolving costs a call per folder: spared for the plain entries of a folder
+        if is_link or "/" in path or path == "..":  # resolving costs a call per folder: spared for the plain entries of a folder
             real = os.path.realpath(whole, strict=True)
             status = os.stat(real)  # noqa: PTH116
         else:
             real = whole
     except OSError as error:
-        raise PathRefused(_why_not(whole, error)) from error
+        reason = _why_not(whole, error)
+        raise PathRefused(reason, is_missing=reason == _MISSING) from error
     except ValueError as error:  # a NUL in a list
         raise PathRefused("is no path that a file can have") from error
     if real != real_root and not real.startswith(real_root.rstrip("/") + "/"):
@@ -145,6 +153,40 @@ def locate(real_root: str, real_folder: str, path: str) -> Place:
     return Place(real, status, is_link)
 
 
+class Locator:
+    """`locate` for the paths of a list: each folder is resolved once, however many of its files a list names."""
+
+    def __init__(self, root: Path) -> None:
+        self.real_root = os.path.realpath(root)
+        self._bases = (root.absolute().as_posix(), self.real_root)
+        self._folders: dict[str, str] = {"": self.real_root}
+        self._missing: set[str] = set()
+
+    def locate(self, path: str) -> Place:
+        """Follow a path relative to the root. Raises PathRefused."""
+        folder, _, name = path.rpartition("/")
+        if name in ("", ".", "..") or path.startswith("/"):
+            return locate(self.real_root, self.real_root, path)
+        if folder in self._missing:
+            raise PathRefused(_MISSING, is_missing=True)
+        if folder not in self._folders:
+            try:
+                self._folders[folder] = locate(self.real_root, self.real_root, folder).real
+            except PathRefused as refused:
+                if refused.is_missing:
+                    self._missing.add(folder)
+                    raise
+                return locate(self.real_root, self.real_root, path)  # for words about the path itself
+        return locate(self.real_root, self._folders[folder], name)
+
+    def relative(self, path: str) -> str:
+        """A path of a list as it is recorded: relative to the folder of videos where that is possible, without `./`."""
+        pure = PurePosixPath(path)
+        if pure.is_absolute():
+            pure = next((pure.relative_to(base) for base in self._bases if pure.is_relative_to(base)), pure)
+        return pure.as_posix()
+
+
 def _why_not(path: str, error: OSError) -> str:
     if error.errno == errno.ELOOP:
         return "is a link in a loop of links"
@@ -152,5 +194,5 @@ def _why_not(path: str, error: OSError) -> str:
         try:
             return f"is a link to {plain_text(os.readlink(path))}, which is not there"  # noqa: PTH115
         except OSError:
-            return "is not there"
+            return _MISSING
     return f"cannot be reached ({error.strerror})"

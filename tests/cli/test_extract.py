@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from rspnet_cli.cli.extract_plan import bytes_text
 from rspnet_cli.cli.main import main
 from rspnet_cli.manifest import read_manifest
-from tests.encode import make_video, not_a_video
+from tests.encode import make_frames, make_video, not_a_video
 from tests.processes import ROOT, children_of, is_alive, wait_until
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
@@ -58,6 +60,55 @@ def test_the_command_as_typed_writes_results_to_stdout_and_all_else_to_stderr(vi
     assert (third.returncode, third.stderr, third.stdout) == (0, "", first.stdout)
 
 
+def test_a_dry_run_counts_and_estimates_and_writes_nothing(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").symlink_to(videos)
+    (tmp_path / "list.csv").write_text("path,label,split\nwalk/v0.mp4,walk,train\nwalk/v2.mp4,[b]walk,test\nwalk/gone.mp4,walk,train\n")
+    command = ["extract", "videos", "--annotations", "list.csv", "--short-side", "32", "--dry-run"]
+    done = rspnet(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["list.csv", "videos"]
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["class", "videos", "failed", "split", "1", "train", "split", "1", "test"] in lines
+    assert ["[b]walk", "1", "0", "0", "1"] in lines
+    assert ["walk", "1", "1", "1", "0"] in lines
+    assert ["all", "2", "1", "1", "1"] in lines
+    assert "1 listed but not there:\n  walk/gone.mp4\n" in done.stdout
+    assert "5 there but in no list:\n  [bold]run/noise.mp4\n" in done.stdout
+    assert re.search(r"^About [\d.]+ kB of frames, of [\d.,]+ [GT]B free; about \d+s with [12] process", done.stdout, flags=re.MULTILINE)
+    assert "Measured on 2 of 2 videos." in done.stdout
+    assert done.stdout.endswith("rspnet-run/extract: no result yet.\n")
+    assert "warning: 1 listed video not there (walk/gone.mp4)" in done.stderr
+    assert "warning: 1 class without a train video in split 1 ([b]walk)" in done.stderr
+
+    as_json = json.loads(rspnet(*command, "--json", cwd=tmp_path).stdout)
+    assert as_json.keys() == {
+        *("dataset", "out", "out_holds", "videos", "failed", "splits", "classes", "missing", "extra", "repeated", "failures"),
+        *("notes", "warnings", "estimate", "free_bytes"),
+    }
+    assert (as_json["extra"][0], len(as_json["extra"])) == ("[bold]run/noise.mp4", 5)
+    assert as_json["estimate"]["probed"] == 2
+    real = json.loads(rspnet(*command[:-1], "--json", "--quiet", cwd=tmp_path).stdout)
+    assert as_json["estimate"]["bytes"] == dict.fromkeys(("value", "low", "high"), real["bytes"])
+
+
+def test_frames_of_other_toolkits_have_the_rate_that_is_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_frames(tmp_path / "rawframes/v0", 5)
+    (tmp_path / "train.txt").write_text("v0 5 0\n")
+    command = ["extract", str(tmp_path / "rawframes"), "--annotations", str(tmp_path / "train.txt"), "--frames-fps", "12.5"]
+    assert main([*command, "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    assert read_manifest(tmp_path / "out").config["frames_fps"] == 12.5
+    assert main([*command, "--frames-fps", "0", "--out", str(tmp_path / "other")]) == 2
+    assert "frames_fps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(999, "999 bytes"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_951, "1.0 MB"), (2.5e9, "2.5 GB"), (1.3e15, "1,300.0 TB")],
+)
+def test_sizes_in_words(number: float, text: str) -> None:
+    assert bytes_text(number) == text
+
+
 def test_every_flag_reaches_the_stage(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "list.csv").write_text("path,label\nwalk/v0.mp4,walk\nwalk/v2.mp4,walk\nwalk/noise.mp4,walk\n")
     flags = ["--dataset", "csv", "--annotations", str(tmp_path / "list.csv"), "--short-side", "24", "--codec", "h264", "--crf", "30"]
@@ -72,6 +123,7 @@ def test_every_flag_reaches_the_stage(videos: Path, tmp_path: Path, capsys: pyte
         "limit": 2,
         "keep_partial": True,
         "max_pixels": 4000,
+        "frames_fps": None,
         "video_timeout_s": 50.0,
     }
     assert manifest.results["videos"] == 1  # of noise.mp4 and v0.mp4, which a limit of 2 takes of the three
@@ -103,6 +155,12 @@ def test_every_flag_reaches_the_stage(videos: Path, tmp_path: Path, capsys: pyte
         (["videos", "--video-timeout", "nan"], "video_timeout_s"),
         (["videos", "--dataset", "imagenet"], "dataset"),
         (["videos", "--dataset", "ucf101"], "classInd.txt"),
+        (["videos", "--dataset", "hmdb51", "--dry-run"], "<class>_test_split1.txt"),
+        (["videos", "--dataset", "ssv2"], "something-something-v2-labels.json"),
+        (["videos", "--dataset", "kinetics100"], "has no video in a folder train_video, val_video, train or val"),
+        (["videos", "--dataset", "list"], "--dataset list needs its list"),
+        (["videos", "--frames-fps", "30"], "--frames-fps has no effect"),
+        (["gone", "--dry-run"], "gone does not exist"),
         (["videos", "--dataset", "plain", "--annotations", "videos"], "--annotations has no effect"),
         (["videos", "--out", "videos"], "would hold the result and holds the videos"),
         (["videos", "--no-such-flag"], "--no-such-flag"),
@@ -126,7 +184,8 @@ def test_a_refusal_needs_neither_the_decoder_nor_torch(videos: Path, tmp_path: P
         "import sys; from rspnet_cli.cli.main import main; code = main(sys.argv[1:]); "
         "sys.exit(0 if code == 2 and not {'torch', 'av', 'pandas', 'sklearn'} & sys.modules.keys() else 1)"
     )
-    for args in (["gone"], [str(videos), "--codec", "raw"], [str(videos), "--dataset", "ucf101"]):
+    source = str(videos)
+    for args in (["gone"], [source, "--codec", "raw"], [source, "--dataset", "ucf101"], [source, "--dataset", "ssv2", "--dry-run"]):
         done = subprocess.run([sys.executable, "-c", script, "extract", *args], cwd=tmp_path, env=ENVIRONMENT, capture_output=True)
         assert done.returncode == 0, done.stderr
 

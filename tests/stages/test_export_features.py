@@ -273,6 +273,17 @@ def test_another_extraction_is_described_and_known_videos_are_found_by_their_has
     assert min(similarity) > 0.98
 
 
+def test_videos_of_other_classes_than_the_encoder_s_are_told(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "these videos have other classes than the encoder's"
+    other = make_extract(tmp_path / "other", num_frames=(30,), first=3, labelled=True)  # odd alone, where the encoder's are even and odd
+    export(run, tmp_path / "out", frames=other.folder, report=Reporter())
+    assert words in capsys.readouterr().err
+    assert read_features(tmp_path / "out").class_names == {0: "odd"}
+    same = make_extract(tmp_path / "same", num_frames=(30, 8), first=3, labelled=True)
+    export(run, tmp_path / "again", frames=same.folder, report=Reporter())
+    assert words not in capsys.readouterr().err
+
+
 def test_videos_without_labels_are_described_too(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", labelled=False)
     table = read_features(export(run, tmp_path / "out").folder)

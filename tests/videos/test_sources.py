@@ -11,22 +11,7 @@ from hypothesis import strategies as st
 from rspnet_cli.errors import InputError
 from rspnet_cli.videos.ids import MAX_ID_LENGTH, make_ids
 from rspnet_cli.videos.sources import VideoTable, find_videos
-
-
-def touch(root: Path, *paths: str) -> Path:
-    """Files that are videos by their names; nothing here opens them."""
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(path.encode("utf-8", "surrogateescape"))
-    return root
-
-
-def paths(table: VideoTable) -> list[str]:
-    return [video.path for video in table.videos]
-
-
-def reasons(table: VideoTable) -> dict[str, str]:
-    return {failure.path: failure.reason for failure in table.failures}
+from tests.layouts import paths, reasons, touch
 
 
 def ucf101_lists(folder: Path, classes: list[str], splits: dict[int, tuple[list[str], list[str]]], newline: str = "\n") -> Path:
@@ -255,8 +240,8 @@ def test_annotations_tell_the_layout(tmp_path: Path) -> None:
         ({"dataset": "ucf101"}, "no classInd.txt in or beside"),
         ({"dataset": "csv"}, "--dataset csv needs its list"),
         ({"dataset": "csv", "annotations": "videos"}, "--dataset csv needs its list"),
-        ({"dataset": "kinetics"}, "choose one of ucf101, folder, plain, csv"),
-        ({"annotations": "videos"}, "holds no classInd.txt and is no CSV file"),
+        ({"dataset": "kinetics"}, "choose one of ucf101, hmdb51, kinetics400, kinetics100, ssv2, folder, plain, csv, list"),
+        ({"annotations": "videos"}, "holds no lists of a known kind"),
         ({"annotations": "gone"}, "gone does not exist"),
     ],
 )
@@ -319,14 +304,15 @@ def test_ucf101_tells_listed_videos_that_are_missing_and_videos_that_are_not_lis
     assert (extra.label, extra.group, extra.splits) == (0, "", ("unused", "unused"))
     assert table.warnings == (
         "1 class of 2 without any video (Run): 6 list entries left out.",
-        f"1 video in no list of {lists}: labelled by folder, unused in every split.",
+        f"1 video in no list of {lists} (Walk/extra.mp4): labelled by folder, unused in every split.",
+        f"1 listed video not there ({WALK[0]}): recorded as failures with their lists.",
     )
 
 
 def test_of_two_files_for_one_list_entry_the_one_it_spells_is_taken(tmp_path: Path) -> None:
     root = touch(tmp_path / "UCF-101", *WALK, *RUN, WALK[0].replace(".avi", ".mp4"))
     table = find_videos(root, dataset="ucf101", annotations=ucf101_lists(tmp_path / "lists", ["Walk", "Run"], SPLITS))
-    assert reasons(table) == {WALK[0].replace(".avi", ".mp4"): f"is named once in the lists, and {WALK[0]} is taken for it"}
+    assert reasons(table) == {WALK[0].replace(".avi", ".mp4"): f"is by its name the same video as {WALK[0]}, which is taken for it"}
     assert WALK[0] in paths(table)
 
 
@@ -342,7 +328,7 @@ def test_repeated_entries_and_groups_on_both_sides_are_warned_of(tmp_path: Path)
     lists = ucf101_lists(tmp_path / "lists", ["Walk"], {1: ([*WALK[:3], WALK[0]], WALK[3:])})
     table = find_videos(root, dataset="ucf101", annotations=lists)
     assert table.warnings == (
-        f"1 entry repeated within a list of {lists}.",
+        f"1 entry repeated in {lists} (Walk/v_Walk_g01_c01.avi): each counts once.",
         "1 group on both sides of split 1 (Walk_g02): clips of one recording in train and test flatter every result.",
     )
 
@@ -394,7 +380,10 @@ def test_a_csv_list_gives_labels_splits_and_groups(tmp_path: Path) -> None:
     assert table.classes == ("run", "walk")
     assert table.split_names == ("split_1",)
     assert any("note" in note for note in table.notes)
-    assert table.warnings == (f"1 video without a label in {tmp_path / 'list.csv'}.",)
+    assert table.warnings == (
+        "1 video without a label.",
+        "1 class without a train video in split 1 (run): its test videos can never be found or classified right.",
+    )
 
 
 def test_a_csv_list_of_paths_alone_is_unlabelled(tmp_path: Path) -> None:
@@ -424,7 +413,7 @@ def test_rows_of_a_csv_list_that_name_no_file_are_failures_with_a_reason(tmp_pat
     assert paths(table) == ["a.mp4", os.fsdecode(b"caf\xe9.mp4"), "sub/b.mp4"]
     there = "copy it there, or name a folder that holds both"
     assert reasons(table) == {
-        "gone.mp4": "is named in line 5 of list.csv, but is not there",
+        "gone.mp4": "is named in line 5 of list.csv, but not there",
         "../outside.mp4": f"is named in line 6 of list.csv, but leads out of the folder of videos, to {tmp_path}/outside.mp4: {there}",
         "/etc/passwd": f"is named in line 7 of list.csv, but leads out of the folder of videos, to /etc/passwd: {there}",
         "sub": "is named in line 8 of list.csv, but is a folder, not a file",
@@ -437,7 +426,7 @@ def test_rows_of_a_csv_list_that_name_no_file_are_failures_with_a_reason(tmp_pat
 
 def test_equal_rows_are_counted_and_contradicting_ones_refused(tmp_path: Path) -> None:
     touch(tmp_path / "videos", "a.mp4")
-    assert "1 row of" in csv_table(tmp_path, "path,label\na.mp4,walk\n./a.mp4,walk\n").warnings[0]
+    assert "1 entry repeated" in csv_table(tmp_path, "path,label\na.mp4,walk\n./a.mp4,walk\n").warnings[0]
     with pytest.raises(InputError, match=r"lines 2 and 3 name a\.mp4 with different labels"):
         csv_table(tmp_path, "path,label\na.mp4,walk\na.mp4,run\n")
 
