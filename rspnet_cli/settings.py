@@ -43,10 +43,7 @@ def pretrain_settings(
     typed: dict[str, Any] = {}
     if config_file is not None:
         typed |= _flatten(_read_config(config_file))
-    for text in sets:
-        key, value = _parse_set(text)
-        section, name = _known(key)
-        typed[key] = _value_of(value, _section_class(PretrainConfig.model_fields[section].annotation).model_fields[name])
+    typed |= typed_settings(sets)
     typed |= {key: value for key, value in (flags or {}).items() if value is not None}
     for key, value in typed.items():
         section, name = _known(key)
@@ -60,6 +57,26 @@ def pretrain_settings(
         # The resolved config holds the rate that is used, and no longer the wish to scale it.
         config = config.model_copy(update={"optim": config.optim.model_copy(update={"lr": lr, "lr_scale": "none"})})
     return config
+
+
+def typed_settings(sets: Iterable[str]) -> dict[str, Any]:
+    """Settings of pretrain as typed, "section.key=value" -> {"section.key": value}. Raises InputError for an unknown key."""
+    typed = {}
+    for text in sets:
+        key, value = _parse_set(text)
+        section, name = _known(key)
+        typed[key] = _value_of(value, _section_class(PretrainConfig.model_fields[section].annotation).model_fields[name])
+    return typed
+
+
+def checked_settings(typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Single settings of pretrain, "section.key" -> value as JSON has it. Raises InputError for one that is unknown or out of range."""
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in typed.items():
+        section, name = _known(key)
+        sections.setdefault(section, {})[name] = value
+    values = validated(PretrainConfig, sections).model_dump(mode="json")
+    return {key: values[key.partition(".")[0]][key.partition(".")[2]] for key in typed}
 
 
 def flat_settings(model: type[Config], *, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> Config:

@@ -166,7 +166,11 @@ FEATURE_VIDEOS = Table(
         _SPLIT,
         Column("frames", "int", "frames in the store"),
         Column("fps", "float", "average frames per second"),
-        Column("seen", "bool", "whether the encoder saw the video in pretraining"),
+        Column(
+            "seen",
+            "text",
+            "whether the encoder saw the video in pretraining, True or False; empty where an imported encoder's videos are not known",
+        ),
     ),
 )
 NEIGHBOURS = Table(

@@ -7,6 +7,7 @@ features = encoder(clips)  # (B, 3, T, H, W), uint8 of any size or float as trai
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -17,12 +18,12 @@ from rspnet_cli.config import MEAN, STD, ClipConfig, ModelConfig
 from rspnet_cli.devices import resolve_device
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.errors import InputError
-from rspnet_cli.manifest import Manifest, check_artifact, read_manifest
+from rspnet_cli.manifest import Manifest, checked_artifact, read_manifest
 from rspnet_cli.settings import validated
 from rspnet_cli.tensors import check_shape, open_tensors
 
-_ADVICE = "restore it, or make it anew with `rspnet pretrain --force`"
-_QUERY = "query."
+# Before the names of the two encoders in a whole checkpoint.
+QUERY, KEY = "query.", "key."
 
 
 class PretrainedEncoder(Encoder):
@@ -40,6 +41,8 @@ class PretrainedEncoder(Encoder):
         self.antialias = clip.antialias
         self.frame_rate = clip.frame_rate
         """Frames per second that its videos were resampled to; None: their own."""
+        self.has_heads = True
+        """Whether its projection heads are of this network: a file that was imported may have none."""
 
     @property
     def device(self) -> torch.device:
@@ -61,6 +64,12 @@ class PretrainedEncoder(Encoder):
             raise InputError(f"clips are {clips.dtype}: give uint8 RGB, or float that is already normalised.")
         return super().feature_map(clips.contiguous(memory_format=torch.channels_last_3d))
 
+    def project(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (A, M): clips as for `feature_map` -> two (B, D) float32, L2-normalised. Raises InputError without heads."""
+        if not self.has_heads:
+            raise InputError("This encoder was imported from a file without projection heads, so it has features but no embeddings.")
+        return super().project(clips)
+
 
 def load_encoder(path: str | Path, device: str = "cpu", checkpoint: str = "last") -> PretrainedEncoder:
     """Load the encoder of a pretraining, in evaluation mode and without gradient.
@@ -71,15 +80,15 @@ def load_encoder(path: str | Path, device: str = "cpu", checkpoint: str = "last"
     """
     manifest = read_manifest(Path(path), stage="pretrain", verify=False)
     target = resolve_device(device)
-    name, prefix = _checkpoint_file(manifest, checkpoint)
-    # The other checkpoints are not read, so only this one is hashed.
-    check_artifact(manifest, next(artifact for artifact in manifest.artifacts if artifact.path == name), hashed=True)
+    name, prefix = checkpoint_file(manifest, checkpoint)
+    checked_artifact(manifest, name)  # the other checkpoints are not read, so only this one is hashed
     with torch.device("meta"):  # no memory, no random numbers: every value comes from the file
         encoder = PretrainedEncoder(
             validated(ModelConfig, manifest.config.get("model", {})), validated(ClipConfig, manifest.config.get("clip", {}))
         )
-    state = _read_state(manifest.folder / name, encoder, prefix)
+    state = read_state(manifest, name, encoder.state_dict(), prefix)
     encoder.load_state_dict(state, assign=True)
+    encoder.has_heads = checkpoint == "initial" or manifest.config.get("import", {}).get("heads") != "initial"
     encoder = encoder.eval().requires_grad_(False).to(target)
     # The faster layout of 3D convolutions, on CPUs (measured: half the time for a narrow r3d18) and on GPUs.
     for parameter in encoder.parameters():
@@ -104,34 +113,40 @@ def preprocess(clips: Tensor, size: int, *, antialias: bool) -> Tensor:
     return normalised.view(batch, frames, 3, size, size).transpose(1, 2)
 
 
-def _checkpoint_file(manifest: Manifest, checkpoint: str) -> tuple[str, str]:
-    """(artifact, prefix of the query encoder's names in it)."""
+def checkpoint_file(manifest: Manifest, checkpoint: str, *, whole: bool = False) -> tuple[str, str]:
+    """(artifact, prefix of the query encoder's names in it). whole: the one that has the key encoder and the queue too.
+
+    Raises InputError for a checkpoint that was not kept.
+    """
     if not re.fullmatch(r"last|best|initial|epoch_\d+", checkpoint):
         raise InputError(f"there is no checkpoint '{checkpoint}': name last, best, initial or epoch_N.")
-    slim = {"last": "encoder.safetensors", "initial": "initial.safetensors"}
-    name, prefix = (slim[checkpoint], "") if checkpoint in slim else (f"checkpoints/{checkpoint}.safetensors", _QUERY)
+    slim = {} if whole else {"last": "encoder.safetensors", "initial": "initial.safetensors"}
+    name, prefix = (slim[checkpoint], "") if checkpoint in slim else (f"checkpoints/{checkpoint}.safetensors", QUERY)
     if not any(artifact.path == name for artifact in manifest.artifacts):
-        kept = [artifact.path for artifact in manifest.artifacts if artifact.path.startswith("checkpoints/")]
+        kept = [artifact.path for artifact in manifest.artifacts if re.fullmatch(r"checkpoints/\w+\.safetensors", artifact.path)]
         names = ", ".join(path.removeprefix("checkpoints/").removesuffix(".safetensors") for path in kept) or "none"
         raise InputError(f"{manifest.path} has no checkpoint '{checkpoint}' (kept: {names}): name one of these, or last.")
     return name, prefix
 
 
-def _read_state(path: Path, encoder: Encoder, prefix: str) -> dict[str, Tensor]:
-    """The values of an encoder's state from a file, each checked for its name, type, shape and finiteness before it is used."""
-    expected = encoder.state_dict()
+def read_state(manifest: Manifest, name: str, expected: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """An encoder's tensors from an artifact, where they are named `prefix` + name.
+
+    Each is checked for its name, shape, type (those of `expected`) and finiteness before it is used. Raises InputError.
+    """
+    path, advice = manifest.folder / name, manifest.advice
     state: dict[str, Tensor] = {}
-    with open_tensors(path, advice=_ADVICE) as view:
+    with open_tensors(path, advice=advice) as view:
         found = {name.removeprefix(prefix) for name in view.keys() if name.startswith(prefix)}  # noqa: SIM118
         for fault, names in (("lacks", expected.keys() - found), ("has the unknown", found - expected.keys())):
             if names:
                 first, more = min(names), f" and {len(names) - 1} more" if len(names) > 1 else ""
-                raise InputError(f"{path} {fault} tensor {prefix}{first}{more}, so it is no encoder of its manifest's model: {_ADVICE}.")
+                raise InputError(f"{path} {fault} tensor {prefix}{first}{more}, so it is no encoder of its manifest's model: {advice}.")
         for name, value in expected.items():
             kind = "I64" if value.dtype == torch.int64 else "F32"
-            check_shape(path, view, prefix + name, dtype=kind, shape=tuple(value.shape), advice=_ADVICE)
+            check_shape(path, view, prefix + name, dtype=kind, shape=tuple(value.shape), advice=advice)
             state[name] = torch.from_numpy(view.get_tensor(prefix + name))
             if not torch.isfinite(state[name]).all() or (name.endswith("running_var") and state[name].min() < 0):
                 fault = "holds values that no encoder has (not finite, or a negative variance)"
-                raise InputError(f"{path}: tensor {prefix}{name} {fault}: {_ADVICE}.")
+                raise InputError(f"{path}: tensor {prefix}{name} {fault}: {advice}.")
     return state

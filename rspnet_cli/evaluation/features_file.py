@@ -39,8 +39,8 @@ _SPLIT = re.compile(r"split_([1-9]\d*)")
 class FeatureTable:
     """Features of V videos and what is known of them; shapes and columns as in the module docstring.
 
-    `videos` has a RangeIndex; label is int64 with -1 for none, seen is bool, frames int64, fps float64, everything else is str with ""
-    for none. clip_features is None when it was not asked for.
+    `videos` has a RangeIndex; label is int64 with -1 for none, seen is boolean (NA: not known), frames int64, fps float64, everything
+    else is str with "" for none. clip_features is None when it was not asked for.
     """
 
     features: np.ndarray
@@ -64,6 +64,11 @@ class FeatureTable:
     def splits(self) -> list[int]:
         """The numbers of the splits there are."""
         return split_numbers(self.videos)
+
+    def num_seen(self, rows: np.ndarray) -> int | None:
+        """How many of these rows' videos the encoder saw in pretraining; None where that is not known (an imported encoder)."""
+        seen = self.videos["seen"].iloc[rows]
+        return None if seen.isna().any() else int(seen.sum())
 
     @property
     def class_names(self) -> dict[int, str]:
@@ -161,9 +166,9 @@ def read_videos(path: Path) -> pd.DataFrame:
     videos["label"] = _numbers(path, text["label"].where(text["label"] != "", "-1"), "label", np.int64)
     videos["frames"] = _numbers(path, text["frames"], "frames", np.int64)
     videos["fps"] = _numbers(path, text["fps"], "fps", np.float64)
-    if not text["seen"].isin(["True", "False"]).all():
+    if not text["seen"].isin(["True", "False", ""]).all():
         raise InputError(f"{path}: column 'seen' holds something else than True and False: {_ADVICE}.")
-    videos["seen"] = text["seen"] == "True"
+    videos["seen"] = text["seen"].map({"True": True, "False": False}).astype("boolean")
     _check_labels(path, videos, text["label"])
     for number in split_numbers(videos):
         unknown = videos.loc[~videos[f"split_{number}"].isin(SPLIT_PARTS), f"split_{number}"]

@@ -80,7 +80,7 @@ def eval_classification(
         results = {
             "protocol": protocol,
             "queries": len(rows),
-            "queries_seen": int(table.videos["seen"].to_numpy()[rows].sum()),
+            "queries_seen": table.num_seen(rows),
             "classes": len(np.unique(table.label[np.concatenate([part.train for part in parts])])),
             **{name: _summary(figures[name]) if name in figures else None for name in PROBES},
             "chance": _chance(table, parts),

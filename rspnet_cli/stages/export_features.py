@@ -42,13 +42,15 @@ def export_features(
     pretrain: Path,
     out: Path,
     frames: Path | None = None,
+    default_frames: Path | None = None,
     force: bool = False,
     report: Reporter | None = None,
 ) -> Manifest:
     """Describe every video by one vector: the mean over its clips of pooled last-layer features.
 
-    pretrain, frames: folders or manifests of a pretraining and of the extraction to describe (None: the one that it trained on). out: this
-    stage's folder. Raises InputError for inputs that are not what they should be, RspnetError for features that are not finite.
+    pretrain, frames: folders or manifests of a pretraining and of the extraction to describe (None: the one that it trained on, or
+    default_frames for an imported encoder, which names none). out: this stage's folder. Raises InputError for inputs that are not what
+    they should be, RspnetError for features that are not finite.
     """
     report = report or Reporter.silent()
     if distributed.world_size() > 1:
@@ -65,7 +67,7 @@ def export_features(
         }
     )
     if frames is None:
-        frames = read_manifest(pretrain, stage="pretrain", verify=False).input("extract", verify=False).path
+        frames = _frames_of(read_manifest(pretrain, stage="pretrain", verify=False), default_frames)
     inputs = {"pretrain": pretrain, "extract": frames}
     with begin_stage("export-features", config.identity(), inputs=inputs, out=out, force=force, report=report) as stage:
         if stage.manifest is not None:
@@ -80,6 +82,15 @@ def export_features(
             report.info("export-features: these videos have other classes than the encoder's; labels and splits are those of these videos.")
         _describe(config, stage, encoder, table, report)
         return _write_results(config, stage, encoder, table, num_statistics_clips)
+
+
+def _frames_of(pretrain: Manifest, default: Path | None) -> Path:
+    """The extraction that a pretraining trained on; the default for an imported encoder. Raises InputError."""
+    if not pretrain.is_imported:
+        return pretrain.input("extract", verify=False).path
+    if default is None:
+        raise InputError(f"{pretrain.path} was imported and names no extraction: say whose videos to describe (--frames).")
+    return default
 
 
 def _describe(config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, table: FramesTable, report: Reporter) -> None:
@@ -130,15 +141,7 @@ def _read_shards(config: ExportConfig, stage: Stage, channels: int, num_videos: 
 
 def _prepare_batch_norm(config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, table: FramesTable, report: Reporter) -> int:
     """Estimate batch-norm statistics on clips of the train videos; the number of clips. A resumed run takes what it estimated before."""
-    pretrain = stage.inputs["pretrain"]
-    extract = pretrain.input("extract", verify=False)
-    trained = table if extract.digest == table.manifest.digest else read_frames(extract)
-    used = set(_pretrain_videos(pretrain).query("used")["id"])
-    rows = np.array([row for row, name in enumerate(trained.ids) if name in used])
-    if not len(rows):
-        raise InputError(
-            f"None of the videos that {pretrain.path} trained on is in {extract.path}: put back the extraction it was made from."
-        )
+    trained, rows = _train_videos(stage, table)
     chosen = rows[np.unique(np.round(np.linspace(0, len(rows) - 1, min(len(rows), STATISTICS_VIDEOS))).astype(np.int64))]
     count = max(1, -(-STATISTICS_CLIPS // len(chosen)))
     path = stage.work / _STATISTICS
@@ -159,6 +162,29 @@ def _prepare_batch_norm(config: ExportConfig, stage: Stage, encoder: PretrainedE
     what = "untrained encoder (--random-init)" if config.random_init else "encoder"
     report.info(f"export-features: {what}, batch-norm statistics estimated on {count * len(chosen)} clips of {len(chosen)} train videos.")
     return count * len(chosen)
+
+
+def _train_videos(stage: Stage, table: FramesTable) -> tuple[FramesTable, np.ndarray]:
+    """The videos that the pretraining trained on, as rows of their extraction.
+
+    For an imported encoder they are the train videos of the extraction to describe (of its split 1, where it has splits): what a
+    pretraining here would have trained on.
+    """
+    pretrain = stage.inputs["pretrain"]
+    if pretrain.is_imported:
+        rows = table.rows_of_split("1", "train") if table.split_columns else np.arange(len(table))
+        if not len(rows):
+            raise InputError(f"{table.manifest.path} has no train videos in split 1, on whose clips batch norm could be estimated.")
+        return table, rows
+    extract = pretrain.input("extract", verify=False)
+    trained = table if extract.digest == table.manifest.digest else read_frames(extract)
+    used = set(_pretrain_videos(pretrain).query("used")["id"])
+    rows = np.array([row for row, name in enumerate(trained.ids) if name in used])
+    if not len(rows):
+        raise InputError(
+            f"None of the videos that {pretrain.path} trained on is in {extract.path}: put back the extraction it was made from."
+        )
+    return trained, rows
 
 
 def _pretrain_videos(pretrain: Manifest) -> pd.DataFrame:
@@ -208,9 +234,14 @@ def _video_rows(config: ExportConfig, stage: Stage, table: FramesTable) -> pd.Da
     videos = rows[["id", "source", "label_name", "group", *table.split_columns]].astype("str").reset_index(drop=True)
     videos["label"] = rows["label"].fillna(-1).to_numpy(np.int64)
     videos["frames"], videos["fps"] = table.frames, table.fps
-    used = set() if config.random_init else set(_pretrain_videos(stage.inputs["pretrain"]).query("used")["sha256"])
-    # By the hash of the source: also true of another extraction, and of a copy of a video under another name.
-    videos["seen"] = rows["sha256"].isin(used).to_numpy(bool)
+    if config.random_init:
+        videos["seen"] = False
+    elif stage.inputs["pretrain"].is_imported:
+        videos["seen"] = pd.array([pd.NA] * len(videos), dtype="boolean")
+    else:
+        used = set(_pretrain_videos(stage.inputs["pretrain"]).query("used")["sha256"])
+        # By the hash of the source: also true of another extraction, and of a copy of a video under another name.
+        videos["seen"] = rows["sha256"].isin(used).to_numpy(bool)
     return videos
 
 

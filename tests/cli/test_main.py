@@ -19,7 +19,10 @@ from rspnet_cli.errors import BusyError, InputError, RspnetError, Stopped
 from rspnet_cli.recipes import recipe_names
 from tests.processes import ROOT
 
-COMMANDS = ["extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "inspect"]
+COMMANDS = [
+    *("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "inspect"),
+    *("import-checkpoint", "export-checkpoint"),
+]
 # design.md: the flags that scripts rely on.
 SHARED = "--work-dir --out --force --json --quiet"
 FLAGS = {
@@ -29,6 +32,8 @@ FLAGS = {
     "export-features": "--frames --clips --pool --random-init --checkpoint --device --precision --batch-size --workers --set",
     "eval-retrieval": "--topk --split --protocol --device",
     "eval-classification": "--split --protocol --probe --seed",
+    "import-checkpoint": "--set",
+    "export-checkpoint": "--checkpoint",
 }
 
 
@@ -133,6 +138,10 @@ USAGE_ERRORS = [
     ["eval-classification", "--probe", "svm"],
     ["eval-classification", "--seed", "x"],
     ["inspect"],
+    ["import-checkpoint"],
+    ["import-checkpoint", "a.pth.tar", "--set", "clip.frames=0"],
+    ["import-checkpoint", "a.pth.tar", "--set", "clip.frame=8"],
+    ["export-checkpoint", "a", "b"],
 ]
 
 
