@@ -19,7 +19,10 @@ from rspnet_cli.errors import BusyError, InputError, RspnetError, Stopped
 from rspnet_cli.recipes import recipe_names
 from tests.processes import ROOT
 
-COMMANDS = ["extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "inspect"]
+COMMANDS = [
+    *("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "inspect"),
+    *("import-checkpoint", "export-checkpoint"),
+]
 # design.md: the flags that scripts rely on.
 SHARED = "--work-dir --out --force --json --quiet"
 FLAGS = {
@@ -31,6 +34,8 @@ FLAGS = {
     "eval-classification": "--split --protocol --probe --seed",
     "finetune": "--frames --recipe --config --set --split --select-on --linear --random-init --checkpoint --epochs --batch-size --lr "
     "--device --precision --compile --workers --seed",
+    "import-checkpoint": "--set",
+    "export-checkpoint": "--checkpoint",
 }
 
 
@@ -144,6 +149,10 @@ USAGE_ERRORS = [
     ["finetune", "--select-on", "train"],
     ["finetune", "--random-init", "--checkpoint", "best"],
     ["inspect"],
+    ["import-checkpoint"],
+    ["import-checkpoint", "a.pth.tar", "--set", "clip.frames=0"],
+    ["import-checkpoint", "a.pth.tar", "--set", "clip.frame=8"],
+    ["export-checkpoint", "a", "b"],
 ]
 
 
