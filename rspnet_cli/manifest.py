@@ -25,6 +25,8 @@ MAX_MANIFEST_BYTES = 256 * 2**20
 # Artifacts below these folders are many: reading a manifest checks their sizes, and they are hashed when they are used
 # (pretrain's first epoch) or asked for (`rspnet inspect --verify`).
 HASHED_ON_USE = ("frames/",)
+# The stages that leave an encoder behind.
+ENCODER_STAGES = ("pretrain", "finetune")
 _NOT_DIGESTED = {"created", "environment", "digest"}
 
 
@@ -102,23 +104,29 @@ class Manifest(BaseModel):
             )
         return self.folder / name
 
-    def input_path(self, stage: str) -> Path:
-        """Where the manifest of an input stage lies now (a work directory can be moved whole)."""
-        for ref in self.inputs:
-            if ref.stage == stage:
-                return Path(os.path.normpath(self.folder / ref.path))
-        raise InputError(f"{self.path} names no input of stage '{stage}'.")
-
     def input(self, stage: str, *, verify: bool = True) -> Manifest:
         """Read the manifest of an input stage and check that it is the one this stage read. Raises InputError."""
-        ref = next((ref for ref in self.inputs if ref.stage == stage), None)
-        manifest = read_manifest(self.input_path(stage), stage=stage, verify=verify)
-        if ref is not None and manifest.digest != ref.digest:
+        return self.read_input(self._ref(stage), verify=verify)
+
+    def read_input(self, ref: InputRef, *, verify: bool = True) -> Manifest:
+        """The same for one of `inputs`, of which several may be of one stage."""
+        manifest = read_manifest(self.place_of(ref), stage=ref.stage, verify=verify)
+        if manifest.digest != ref.digest:
             raise InputError(
-                f"{manifest.path} is not the {stage} that {self.path} was made from (its digest differs): "
+                f"{manifest.path} is not the {ref.stage} that {self.path} was made from (its digest differs): "
                 f"run the {self.stage} stage again on it, or put the old one back."
             )
         return manifest
+
+    def place_of(self, ref: InputRef) -> Path:
+        """Where the manifest of one of `inputs` lies now (a work directory can be moved whole)."""
+        return Path(os.path.normpath(self.folder / ref.path))
+
+    def _ref(self, stage: str) -> InputRef:
+        for ref in self.inputs:
+            if ref.stage == stage:
+                return ref
+        raise InputError(f"{self.path} names no input of stage '{stage}'.")
 
 
 def manifest_file(path: Path) -> Path:
@@ -127,17 +135,21 @@ def manifest_file(path: Path) -> Path:
     return path / MANIFEST if os.path.isdir(path) or path.suffix != ".json" else path  # noqa: PTH112
 
 
-def read_manifest(path: Path, *, stage: str | None = None, verify: bool = True, verify_all: bool = False, edited: bool = False) -> Manifest:
+def read_manifest(
+    path: Path, *, stage: str | tuple[str, ...] | None = None, verify: bool = True, verify_all: bool = False, edited: bool = False
+) -> Manifest:
     """Read and check a manifest (or the one in a folder).
 
-    stage: the stage it must be of. verify: check that every artifact is there, inside the folder, with its size and hash (the
+    stage: the stage it must be of, or several. verify: check that every artifact is there, inside the folder, with its size and hash (the
     many files of HASHED_ON_USE by size alone). verify_all: hash those too. edited: take one that was edited after it was written, too.
     Raises InputError for anything amiss.
     """
     file = manifest_file(path)
-    manifest = _parse(file, stage)
-    if stage is not None and manifest.stage != stage:
-        raise InputError(f"{file} is of stage '{manifest.stage}', not '{stage}': run `rspnet {stage}` first, or name another manifest.")
+    stages = (stage,) if isinstance(stage, str) else stage or ()
+    manifest = _parse(file, stages[0] if stages else None)
+    if stages and manifest.stage not in stages:
+        wanted = " or ".join(f"'{name}'" for name in stages)
+        raise InputError(f"{file} is of stage '{manifest.stage}', not {wanted}: run `rspnet {stages[0]}` first, or name another manifest.")
     try:
         digest = manifest.computed_digest()
     except (ValueError, RecursionError) as error:  # nested deeper than can be written

@@ -220,8 +220,8 @@ def _follow(name: str, config: dict[str, Any], inputs: Mapping[str, Path | Manif
 
 def _input_refs(inputs: Mapping[str, Manifest], folder: Path) -> list[InputRef]:
     return [
-        InputRef(stage=stage, path=Path(os.path.relpath(manifest.path, folder.absolute())).as_posix(), digest=manifest.digest)
-        for stage, manifest in inputs.items()
+        InputRef(stage=manifest.stage, path=Path(os.path.relpath(manifest.path, folder.absolute())).as_posix(), digest=manifest.digest)
+        for manifest in inputs.values()
     ]
 
 
@@ -230,7 +230,8 @@ def _finished(stage: Stage) -> Manifest | None:
     if not os.path.exists(stage.folder / MANIFEST):  # noqa: PTH110
         return None
     manifest = read_manifest(stage.folder, stage=stage.name)
-    before = {ref.stage: ref.digest for ref in manifest.inputs}
+    # Of several inputs of one stage the first is meant, as in Manifest.input: a mean over splits names these after its own inputs.
+    before = {ref.stage: ref.digest for ref in reversed(manifest.inputs)}
     differences = describe_differences(manifest.config, stage.config, before, stage.inputs)
     if differences:
         raise InputError(

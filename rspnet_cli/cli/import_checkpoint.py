@@ -32,9 +32,10 @@ def import_checkpoint(
     FILE is a .pth.tar of RSPNet's released code, or a state dict of one of its backbones (3D-ResNets, PySlowFast and others with the same
     layers). Nothing in it is run: anything but dense tensors, numbers and text is refused.
     """
+    from rspnet_cli.config import PretrainConfig
     from rspnet_cli.settings import checked_settings, typed_settings
 
-    settings = checked_settings(typed_settings(sets or ()))
+    settings = checked_settings(PretrainConfig, typed_settings(PretrainConfig, sets or ()))
     from rspnet_cli.stages.import_checkpoint import import_checkpoint as stage
 
     manifest = stage(file, settings=settings, out=out or work_dir / "pretrain", force=force, report=reporter(quiet))

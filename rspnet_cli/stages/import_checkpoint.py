@@ -41,7 +41,7 @@ def import_checkpoint(
     report = report or Reporter.silent()
     if distributed.world_size() > 1:
         raise InputError("import-checkpoint runs in one process: start it without torchrun.")
-    told = checked_settings(settings or {})
+    told = checked_settings(PretrainConfig, settings or {})
     content = read_torch_file(source)
     state = state_of(content, source)
     if is_finetuned(state):

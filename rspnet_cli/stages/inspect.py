@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,11 @@ def _node(manifest: Manifest, known: dict[Path, Node]) -> Node:
     if place not in known:
         inputs = []
         for ref in manifest.inputs:
-            where = manifest.input_path(ref.stage)
             try:
                 # A digest holds those of its inputs: as long as they match, there is no way round in a circle.
-                inputs.append(_node(manifest.input(ref.stage, verify=False), known))
+                inputs.append(_node(manifest.read_input(ref, verify=False), known))
             except InputError as error:
-                inputs.append(Node(ref.stage, where, ref.digest, None, [], str(error)))
+                inputs.append(Node(ref.stage, manifest.place_of(ref), ref.digest, None, [], str(error)))
         known[place] = Node(manifest.stage, manifest.path, manifest.digest, manifest, inputs)
     return known[place]
 
@@ -112,11 +112,13 @@ def _compare(left: Node, right: Node, done: set[tuple[Path, Path]]) -> list[Diff
     done.add((left.path, right.path))
     found: list[Difference] = []
     for stage in dict.fromkeys(below.stage for below in [*left.inputs, *right.inputs]):
-        ours, theirs = (next((below for below in side.inputs if below.stage == stage), None) for side in (left, right))
-        if ours is not None and theirs is not None:
-            found += _compare(ours, theirs, done)
-        else:
-            found.append(Difference(left.stage, f"input {stage}", ours and ours.digest, theirs and theirs.digest))
+        # Several of one stage (the splits behind a mean) stand in the same order on both sides.
+        sides = ([below for below in side.inputs if below.stage == stage] for side in (left, right))
+        for ours, theirs in zip_longest(*sides):
+            if ours is not None and theirs is not None:
+                found += _compare(ours, theirs, done)
+            else:
+                found.append(Difference(left.stage, f"input {stage}", ours and ours.digest, theirs and theirs.digest))
     if left.manifest is None or right.manifest is None:
         if left.digest != right.digest:
             found.append(Difference(left.stage, "digest", left.digest, right.digest))
