@@ -12,9 +12,14 @@ from rspnet_cli.cli.options import WORK_DIR, AsJson, Quiet, WorkDir, reporter, s
 
 def export_checkpoint(
     pretrain: Annotated[
-        Path | None, typer.Argument(metavar="[PRETRAIN]", help="Manifest or folder of a pretraining.", show_default="<work-dir>/pretrain")
+        Path | None,
+        typer.Argument(
+            metavar="[PRETRAIN]", help="Manifest or folder of a pretraining, or of a fine-tuning.", show_default="<work-dir>/pretrain"
+        ),
     ] = None,
-    checkpoint: Annotated[str, typer.Option("--checkpoint", help="last, best or epoch_N.")] = "last",
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="last, best or epoch_N.", show_default="last; of a fine-tuning best")
+    ] = None,
     work_dir: WorkDir = WORK_DIR,
     out: Annotated[
         Path | None,
@@ -24,7 +29,7 @@ def export_checkpoint(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a pretraining as a checkpoint of RSPNet's released code, which can fine-tune from it (--mc) or continue it.
+    """Write a pretraining as a checkpoint of RSPNet's released code, which can fine-tune from it (--mc) or continue it; or a fine-tuning.
 
     --json prints {"file", "bytes", "sha256", "arch", "epoch", "tensors": how many, "optimizer": whether its state is there}.
     """
