@@ -23,7 +23,7 @@ def export_checkpoint(
     work_dir: WorkDir = WORK_DIR,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="File to write.", show_default="<work-dir>/pretrain.pth.tar", rich_help_panel="Where"),
+        typer.Option("--out", metavar="FILE", help="File to write.", show_default="<work-dir>/<stage>.pth.tar", rich_help_panel="Where"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE.", rich_help_panel="Where")] = False,
     as_json: AsJson = False,
@@ -33,8 +33,11 @@ def export_checkpoint(
 
     --json prints {"file", "bytes", "sha256", "arch", "epoch", "tensors": how many, "optimizer": whether its state is there}.
     """
-    from rspnet_cli.stages.export_checkpoint import export_checkpoint as stage
+    from rspnet_cli.manifest import ENCODER_STAGES, read_manifest
 
-    target = out or work_dir / "pretrain.pth.tar"
-    results = stage(pretrain or work_dir / "pretrain", out=target, checkpoint=checkpoint, force=force, report=reporter(quiet))
+    trained = pretrain or work_dir / "pretrain"
+    target = out or work_dir / f"{read_manifest(trained, stage=ENCODER_STAGES, verify=False).stage}.pth.tar"
+    from rspnet_cli.stages.export_checkpoint import export_checkpoint as stage  # torch waits until the arguments are known to be good
+
+    results = stage(trained, out=target, checkpoint=checkpoint, force=force, report=reporter(quiet))
     (show_json if as_json else show_figures)(results)

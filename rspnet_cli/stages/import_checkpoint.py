@@ -144,7 +144,7 @@ def _import_finetuning(
             results=dict.fromkeys(_FINETUNE_RESULTS) | {"classes": num_classes, "epochs": epoch, "best_acc1": accuracy},
             artifacts=artifacts,
             classes_sha256=names.sha256,
-            environment=source.environment(notes),
+            environment=source.environment(notes) | {"classes": None if classes is None else str(classes.absolute())},
         )
 
 
