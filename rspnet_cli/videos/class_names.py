@@ -70,4 +70,6 @@ def _of_list(path: Path) -> ClassNames:
     for values in (keys, names):
         if repeated := next((value for place, value in enumerate(values) if value in values[:place]), None):
             raise InputError(f"{path} has the class {repeated} twice: correct the list.")
+    if keys and max(keys) - min(keys) >= len(keys):
+        raise InputError(f"{path} numbers {len(keys):,} classes from {min(keys):,} to {max(keys):,}: add those that are missing.")
     return ClassNames(list(range(len(names))), names, sha256_of_json(names))
