@@ -120,11 +120,14 @@ def manifest_file(path: Path) -> Path:
     return path / MANIFEST if os.path.isdir(path) or path.suffix != ".json" else path  # noqa: PTH112
 
 
-def read_manifest(path: Path, *, stage: str | tuple[str, ...] | None = None, verify: bool = True, verify_all: bool = False) -> Manifest:
+def read_manifest(
+    path: Path, *, stage: str | tuple[str, ...] | None = None, verify: bool = True, verify_all: bool = False, edited: bool = False
+) -> Manifest:
     """Read and check a manifest (or the one in a folder).
 
     stage: the stage it must be of, or several. verify: check that every artifact is there, inside the folder, with its size and hash (the
-    many files of HASHED_ON_USE by size alone). verify_all: hash those too. Raises InputError for anything amiss.
+    many files of HASHED_ON_USE by size alone). verify_all: hash those too. edited: take one that was edited after it was written, too.
+    Raises InputError for anything amiss.
     """
     file = manifest_file(path)
     stages = (stage,) if isinstance(stage, str) else stage or ()
@@ -138,7 +141,7 @@ def read_manifest(path: Path, *, stage: str | tuple[str, ...] | None = None, ver
         raise InputError(
             f"{file} holds values that no manifest has ({type(error).__name__}): restore it or run the stage again."
         ) from error
-    if digest != manifest.digest:
+    if digest != manifest.digest and not edited:
         raise InputError(
             f"{file} was edited after it was written (its digest does not match its content): "
             f"restore it, or make it anew with `rspnet {manifest.stage} --force`."

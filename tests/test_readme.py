@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from rspnet_cli.cli.main import main
-from rspnet_cli.config import FinetuneConfig, PretrainConfig
+from rspnet_cli.config import FinetuneConfig, ModelConfig, PretrainConfig
+from rspnet_cli.encoder.registry import BACKBONES
 from rspnet_cli.recipes import STAGES, recipe_names
 from rspnet_cli.settings import finetune_settings, pretrain_settings, settings_table
+from tests.encoder.test_backbones import PUBLISHED
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
@@ -25,6 +27,18 @@ def test_the_tables_of_settings_are_generated(stage: str, config: type[PretrainC
 
 def test_every_recipe_is_named() -> None:
     assert all(f"`{name}`" in README for stage in STAGES for name in recipe_names(stage))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_has_its_row(name: str) -> None:
+    parameters, (channels, *sizes) = PUBLISHED[name]
+    figures = f"{channels} | {parameters:,} | {' x '.join(map(str, sizes))}"
+    assert re.search(rf"^\| `{name}` \| [^|]+ \| {re.escape(figures)} \|$", README, flags=re.MULTILINE)
+
+
+def test_the_setting_names_every_backbone() -> None:
+    description = ModelConfig.model_fields["backbone"].description or ""
+    assert re.findall(r"[\w-]+", description.partition(":")[2].replace(" or ", " ")) == list(BACKBONES)
 
 
 def test_the_main_job_is_there() -> None:

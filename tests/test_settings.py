@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rspnet_cli.config import ExportConfig, FinetuneConfig, PretrainConfig
+from rspnet_cli.encoder.registry import BACKBONES, check_clip_size
 from rspnet_cli.errors import InputError
 from rspnet_cli.recipes import recipe_names
 from rspnet_cli.settings import (
@@ -74,21 +75,44 @@ def test_every_recipe_is_valid_and_says_nothing_twice(name: str) -> None:
                 assert (list(stored) if isinstance(stored, tuple) else stored) == value
 
 
-# method.md: batch and learning rate of the published runs, after scaling.
-PUBLISHED = {"c3d": (128, 0.2, 112), "r3d18": (256, 0.4, 112), "r2plus1d": (192, 0.15, 112), "s3dg": (256, 0.2, 224)}
+# Backbone, T, size, global batch, learning rate for it, epochs: released configurations, after scaling to the GPUs of the published runs.
+PUBLISHED = {
+    "c3d": ("c3d", 16, 112, 128, 0.2, 200),
+    "r3d18": ("r3d18", 16, 112, 256, 0.4, 200),
+    "r3d50": ("r3d50", 16, 112, 128, 0.2, 200),
+    "r2plus1d": ("r2plus1d", 16, 112, 192, 0.15, 200),
+    "s3dg": ("s3dg", 16, 224, 256, 0.2, 200),
+    "s3dg-1000": ("s3dg", 16, 224, 256, 0.2, 1000),
+    "tsm-r18": ("tsm-r18", 8, 112, 256, 0.4, 200),
+}
+# Ours, for backbones without one.
+OURS = {
+    "r3d34": ("r3d34", 16, 112, 256, 0.4, 200),
+    "tsm-r50": ("tsm-r50", 8, 112, 128, 0.2, 200),
+    "slowfast-r50": ("slowfast-r50", 32, 112, 128, 0.2, 200),
+    "mfnet": ("mfnet", 16, 112, 256, 0.4, 200),
+}
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_the_published_recipes_have_the_published_settings(name: str) -> None:
+def test_every_backbone_has_a_recipe() -> None:
+    assert {*PUBLISHED, *OURS, "small-cpu"} == set(recipe_names("pretrain"))
+    assert {backbone for backbone, *_ in (*PUBLISHED.values(), *OURS.values())} == set(BACKBONES)
+
+
+@pytest.mark.parametrize("name", PUBLISHED | OURS)
+def test_the_recipes_have_the_published_settings(name: str) -> None:
     config = pretrain_settings(recipe=name)
-    batch_size, lr, size = PUBLISHED[name]
-    assert (config.model.backbone, config.optim.batch_size, config.optim.lr, config.clip.size) == (name, batch_size, lr, size)
-    assert (config.optim.name, config.optim.sgd_momentum, config.optim.weight_decay, config.optim.epochs) == ("sgd", 0.9, 1e-4, 200)
+    backbone, frames, size, batch_size, lr, epochs = (PUBLISHED | OURS)[name]
+    assert (config.model.backbone, config.model.width, config.clip.frames, config.clip.size) == (backbone, 1.0, frames, size)
+    assert (config.optim.batch_size, config.optim.lr, config.optim.epochs) == (batch_size, lr, epochs)
+    assert pretrain_settings(recipe=name, flags={"optim.batch_size": 64}).optim.lr == pytest.approx(lr * 64 / batch_size)
+    check_clip_size(backbone, frames=frames, side=size)
+    assert (config.optim.name, config.optim.sgd_momentum, config.optim.weight_decay) == ("sgd", 0.9, 1e-4)
     assert (config.optim.schedule, config.optim.warmup_epochs) == ("cosine", 0)
     assert (config.moco.momentum, config.moco.temperature, config.moco.bn_splits, config.moco.mask_same_video) == (0.999, 0.07, 1, False)
     assert 16384 - batch_size < config.moco.queue_size - config.moco.queue_size % batch_size <= 16384
     assert (config.objective.margin, config.objective.avid_weight, config.objective.rsp_weight) == (2.0, 1.0, 1.0)
-    assert (config.clip.frames, config.clip.speeds, config.model.embedding_dim, config.model.head) == (16, (2,), 128, "linear")
+    assert (config.clip.speeds, config.clip.frame_rate, config.model.embedding_dim, config.model.head) == ((2,), None, 128, "linear")
     augment = config.augment
     assert (augment.order, augment.crop_area, augment.crop_ratio) == ("reference", (0.4, 1.0), (3 / 4, 4 / 3))
     assert (augment.jitter, augment.jitter_p, augment.grayscale, augment.flip) == ((0.4, 0.4, 0.4, 0.4), 1.0, 0.2, 0.5)

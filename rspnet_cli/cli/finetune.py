@@ -118,6 +118,8 @@ def finetune(
         if chosen is not None:
             settings = settings_with(recipe=chosen)
             voice.info(f"finetune: settings of the recipe {chosen}, which goes with the encoder (--recipe names another).")
+        else:
+            voice.info("finetune: no recipe goes with the encoder's backbone, so the default settings are taken (--recipe names one).")
     from rspnet_cli.evaluation.protocol import RANDOM_INIT, find_baseline
     from rspnet_cli.stages.finetune import finetune as stage  # torch waits until the arguments are known to be good
 

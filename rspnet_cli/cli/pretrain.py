@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rspnet_cli.cli.options import WORK_DIR, AsJson, Force, Out, Quiet, WorkDir, reporter, show_figures, show_json
+from rspnet_cli.encoder.registry import BACKBONES, check_clip_size
 from rspnet_cli.recipes import recipe_names
 
 
@@ -27,7 +28,9 @@ def pretrain(
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the videos.", show_default="the recipe's")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Global batch, in videos.", show_default="the recipe's")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.", show_default="the recipe's")] = None,
-    backbone: Annotated[str | None, typer.Option("--backbone", help="c3d, r3d18, r2plus1d or s3dg.", show_default="the recipe's")] = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help=f"Network before pooling: {', '.join(BACKBONES)}.", show_default="the recipe's")
+    ] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.", show_default="auto")] = None,
     precision: Annotated[
         str | None, typer.Option("--precision", help="auto, fp32 or bf16.", show_default="bf16 on a GPU, fp32 on a CPU")
@@ -66,11 +69,8 @@ def pretrain(
             "run.seed": seed,
         },
     )
-    from rspnet_cli.encoder.registry import BACKBONES
-    from rspnet_cli.errors import InputError
-
-    if settings.model.backbone not in BACKBONES:
-        raise InputError(f"There is no backbone '{settings.model.backbone}': use one of {', '.join(BACKBONES)}.")
+    # Before torch is imported, which takes seconds.
+    check_clip_size(settings.model.backbone, frames=settings.clip.frames, side=settings.clip.size)
     from rspnet_cli.stages.pretrain import pretrain as stage
 
     manifest = stage(settings, frames=frames or work_dir / "extract", out=out or work_dir / "pretrain", force=force, report=reporter(quiet))

@@ -21,7 +21,7 @@ class ModelConfig(Section):
     """The encoder."""
 
     backbone: str = "r3d18"
-    """Network before pooling: c3d, r3d18, r2plus1d or s3dg."""
+    """Network before pooling: c3d, r3d18, r3d34, r3d50, r2plus1d, s3dg, tsm-r18, tsm-r50, slowfast-r50 or mfnet."""
     width: float = Field(1.0, gt=0, le=4)
     """Multiplies the number of channels of every layer (1: the published network)."""
     head: Literal["linear", "mlp", "conv", "convbn"] = "linear"

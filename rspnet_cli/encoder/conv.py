@@ -14,11 +14,18 @@ class Backbone(nn.Module):
     """Channels of the feature map."""
 
 
-def scale_channels(channels: int, width: float) -> int:
-    """`channels` times `width`, as the nearest multiple of 8 (at least 8); at width 1 exactly `channels`."""
+def scale_channels(channels: int, width: float, multiple: int = 8) -> int:
+    """`channels` times `width`, as the nearest multiple of `multiple` (at least that); at width 1 exactly `channels`."""
     if width == 1.0:
         return channels
-    return max(8, 8 * round(channels * width / 8))
+    return max(multiple, multiple * round(channels * width / multiple))
+
+
+def init_convolutions(network: nn.Module) -> None:
+    """Draw the weights of all convolutions anew: normal, variance 2 / (outputs * kernel positions) (He et al., ICCV 2015, fan-out)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 class Conv3d(nn.Conv3d):

@@ -7,17 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rspnet_cli.encoder.heads import build_head
-from rspnet_cli.encoder.registry import build_backbone
+from rspnet_cli.encoder.registry import build_backbone, check_clip_size
 
 
 class Encoder(nn.Module):
     """Backbone and projection heads; state dict keys `backbone.*`, `head_a.*`, `head_m.*`. head None: the backbone alone.
 
-    All methods take clips (B, 3, T, H, W), float, ImageNet-normalised.
+    All methods take clips (B, 3, T, H, W), float, ImageNet-normalised, and raise InputError for sizes that the backbone cannot take.
     """
 
     def __init__(self, backbone: str, *, width: float = 1.0, head: str | None = "linear", embedding_dim: int = 128) -> None:
         super().__init__()
+        self.backbone_name = backbone
         self.backbone = build_backbone(backbone, width)
         if head is not None:
             self.head_a = build_head(head, self.backbone.channels, embedding_dim)
@@ -34,6 +35,7 @@ class Encoder(nn.Module):
 
     def feature_map(self, clips: Tensor) -> Tensor:
         """The last feature map: clips (B, 3, T, H, W) -> (B, C, t, h, w)."""
+        check_clip_size(self.backbone_name, frames=clips.shape[2], side=min(clips.shape[3:]))
         feature_map: Tensor = self.backbone(clips)
         return feature_map
 

@@ -64,7 +64,6 @@ class PretrainedEncoder(Encoder):
 
     def __init__(self, trained: TrainedAs) -> None:
         super().__init__(trained.backbone, width=trained.width, head=trained.head, embedding_dim=trained.embedding_dim)
-        self.backbone_name = trained.backbone
         self.has_heads = trained.head is not None
         self.embedding_dim = trained.embedding_dim
         self.frames = trained.frames

@@ -7,12 +7,22 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rspnet_cli.encoder.conv import Backbone, Conv3d, scale_channels
+from rspnet_cli.encoder.conv import Backbone, Conv3d, init_convolutions, scale_channels
 
 
 def r3d18(*, width: float = 1.0) -> R3D:
     """3D ResNet-18: (B, 3, T, H, W) -> (B, 512 * width, T/16, H/32, W/32), sizes rounded up."""
     return R3D(BasicBlock, blocks=(2, 2, 2, 2), width=width)
+
+
+def r3d34(*, width: float = 1.0) -> R3D:
+    """3D ResNet-34: (B, 3, T, H, W) -> (B, 512 * width, T/16, H/32, W/32), sizes rounded up."""
+    return R3D(BasicBlock, blocks=(3, 4, 6, 3), width=width)
+
+
+def r3d50(*, width: float = 1.0) -> R3D:
+    """3D ResNet-50: (B, 3, T, H, W) -> (B, 2048 * width, T/16, H/32, W/32), sizes rounded up."""
+    return R3D(Bottleneck, blocks=(3, 4, 6, 3), width=width)
 
 
 class R3D(Backbone):
@@ -29,9 +39,7 @@ class R3D(Backbone):
         self.layer2 = self._stage(block, scale_channels(128, width), blocks[1], stride=2)
         self.layer3 = self._stage(block, scale_channels(256, width), blocks[2], stride=2)
         self.layer4 = self._stage(block, scale_channels(512, width), blocks[3], stride=2)
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        init_convolutions(self)
 
     def _stage(self, block: type[BasicBlock] | type[Bottleneck], planes: int, count: int, *, stride: int) -> nn.Sequential:
         stage = nn.Sequential()

@@ -18,6 +18,7 @@ from rspnet_cli.config import DataConfig, PretrainConfig
 from rspnet_cli.devices import resolve_device
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.encoder.moco import MoCo, key_momentum, query_projection
+from rspnet_cli.encoder.registry import check_clip_size
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import write_atomic
 from rspnet_cli.manifest import Manifest, read_manifest
@@ -86,6 +87,7 @@ def training_rows(table: FramesTable, config: PretrainConfig) -> np.ndarray:
 
 def check_fit(config: PretrainConfig, table: FramesTable, rows: np.ndarray, report: Reporter) -> None:
     """Whether the settings fit these videos. Raises InputError where they cannot work; warns where they will work badly."""
+    check_clip_size(config.model.backbone, frames=config.clip.frames, side=config.clip.size)
     check_num_videos(len(rows), config.optim.batch_size, bn_splits=config.moco.bn_splits)
     table.refuse_larger(config.clip.size)
     if config.moco.queue_size > len(rows) / 2 and not config.moco.mask_same_video and config.objective.avid_weight > 0:

@@ -6,6 +6,8 @@ convolution, pooling or batch norm. `stats` collects what the running statistics
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import torch
@@ -15,7 +17,11 @@ Params = dict[str, Tensor]
 
 
 def conv(x: Tensor, weight: Tensor, *, stride: tuple[int, int, int], padding: tuple[int, int, int], bias: Tensor | None = None) -> Tensor:
-    """Cross-correlation as a sum over kernel positions: (B, C, T, H, W), weight (O, C, kt, kh, kw)."""
+    """Cross-correlation as a sum over kernel positions: (B, C, T, H, W), weight (O, C / groups, kt, kh, kw)."""
+    groups = x.shape[1] // weight.shape[1]
+    if groups > 1:
+        parts = zip(x.chunk(groups, 1), weight.chunk(groups), strict=True)
+        return torch.cat([conv(part, kernel, stride=stride, padding=padding) for part, kernel in parts], 1)
     padded = pad(x, padding, 0.0)
     sizes = out_sizes(x, weight.shape[2:], stride, padding)
     out = x.new_zeros(x.shape[0], weight.shape[0], *sizes)
@@ -107,14 +113,6 @@ def resnet(p: Params, x: Tensor, stats: Params | None, *, blocks: tuple[int, ...
     return x
 
 
-def r3d18(p: Params, x: Tensor, stats: Params | None) -> Tensor:
-    return resnet(p, x, stats, blocks=(2, 2, 2, 2), bottleneck=False)
-
-
-def r3d50(p: Params, x: Tensor, stats: Params | None) -> Tensor:
-    return resnet(p, x, stats, blocks=(3, 4, 6, 3), bottleneck=True)
-
-
 def r2plus1d(p: Params, x: Tensor, stats: Params | None) -> Tensor:
     """Stem (3,7,7) stride (1,2,2), no pool; one block per stage; every convolution in two factors, BN + ReLU between them."""
 
@@ -174,7 +172,115 @@ def s3dg(p: Params, x: Tensor, stats: Params | None) -> Tensor:
     return inception("5c", inception("5b", x))
 
 
-BACKBONES = {"c3d": c3d, "r3d18": r3d18, "r2plus1d": r2plus1d, "s3dg": s3dg}
+def tsm(p: Params, x: Tensor, stats: Params | None, *, blocks: tuple[int, ...], bottleneck: bool) -> Tensor:
+    """A 2D ResNet; before the first convolution of every block an eighth of the channels is that of t+1, an eighth that of t-1."""
+
+    def conv2d(name: str, x: Tensor, stride: int) -> Tensor:
+        weight = p[f"{name}.weight"]
+        return conv(x, weight, stride=(1, stride, stride), padding=(0, weight.shape[3] // 2, weight.shape[4] // 2))
+
+    def shifted(x: Tensor) -> Tensor:
+        frames, eighth = x.shape[2], x.shape[1] // 8
+        nothing = torch.zeros_like(x[:, :eighth, 0])
+        out = []
+        for t in range(frames):
+            after = x[:, :eighth, t + 1] if t + 1 < frames else nothing
+            before = x[:, eighth : 2 * eighth, t - 1] if t > 0 else nothing
+            out.append(torch.cat((after, before, x[:, 2 * eighth :, t]), 1))
+        return torch.stack(out, 2)
+
+    x = relu(batch_norm(conv2d("conv1", x, 2), p, "bn1", stats))
+    x = max_pool(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+    for stage, (count, stage_stride) in enumerate(zip(blocks, (1, 2, 2, 2), strict=True), start=1):
+        for index in range(count):
+            name = f"layer{stage}.{index}"
+            stride = stage_stride if index == 0 else 1
+            strides = (1, stride, 1) if bottleneck else (stride, 1)
+            out = shifted(x)
+            for number, s in enumerate(strides, start=1):
+                out = batch_norm(conv2d(f"{name}.conv{number}", out, s), p, f"{name}.bn{number}", stats)
+                if number < len(strides):
+                    out = relu(out)
+            if f"{name}.downsample.0.weight" in p:
+                x = batch_norm(conv2d(f"{name}.downsample.0", x, stride), p, f"{name}.downsample.1", stats)
+            x = relu(out + x)
+    return x
+
+
+def slowfast_pathways(p: Params, x: Tensor, stats: Params | None) -> tuple[Tensor, Tensor]:
+    """Both pathways of SlowFast 4x16 R50 after res5, (B, C, T/8, h, w) and (B, C', T, h, w)."""
+
+    def unit(conv_name: str, bn_name: str, x: Tensor, stride: tuple[int, int, int] = (1, 1, 1)) -> Tensor:
+        weight = p[f"{conv_name}.weight"]
+        kt, kh, kw = weight.shape[2:]
+        return batch_norm(conv(x, weight, stride=stride, padding=(kt // 2, kh // 2, kw // 2)), p, bn_name, stats)
+
+    def lateral(name: str, slow: Tensor, fast: Tensor) -> Tensor:
+        assert p[f"{name}.conv_f2s.weight"].shape[2:] == (5, 1, 1)
+        return torch.cat((slow, relu(unit(f"{name}.conv_f2s", f"{name}.bn", fast, (8, 1, 1)))), 1)
+
+    def block(name: str, x: Tensor, stride: int) -> Tensor:
+        out = relu(unit(f"{name}.branch2.a", f"{name}.branch2.a_bn", x))
+        out = relu(unit(f"{name}.branch2.b", f"{name}.branch2.b_bn", out, (1, stride, stride)))
+        out = unit(f"{name}.branch2.c", f"{name}.branch2.c_bn", out)
+        if f"{name}.branch1.weight" in p:
+            x = unit(f"{name}.branch1", f"{name}.branch1_bn", x, (1, stride, stride))
+        return relu(out + x)
+
+    frames = x.shape[2]
+    places = torch.linspace(0, frames - 1, frames // 8).long().tolist()
+    paths = [torch.stack([x[:, :, place] for place in places], 2), x]
+    for pathway in (0, 1):
+        name = f"s1.pathway{pathway}_stem"
+        out = relu(unit(f"{name}.conv", f"{name}.bn", paths[pathway], (1, 2, 2)))
+        paths[pathway] = max_pool(out, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+    for stage, (count, stride) in enumerate(((3, 1), (4, 2), (6, 2), (3, 2)), start=2):
+        paths[0] = lateral(f"s{stage - 1}_fuse", paths[0], paths[1])
+        for pathway in (0, 1):
+            for index in range(count):
+                paths[pathway] = block(f"s{stage}.pathway{pathway}_res{index}", paths[pathway], stride if index == 0 else 1)
+    return paths[0], paths[1]
+
+
+def slowfast(p: Params, x: Tensor, stats: Params | None) -> Tensor:
+    """The slow pathway and, in each of its steps, the mean of 8 frames of the fast one."""
+    slow, fast = slowfast_pathways(p, x, stats)
+    means = [fast[:, :, 8 * step : 8 * step + 8].mean(2) for step in range(slow.shape[2])]
+    return torch.cat((slow, torch.stack(means, 2)), 1)
+
+
+def mfnet(p: Params, x: Tensor, stats: Params | None) -> Tensor:
+    """MF-Net; the groups of a convolution follow from the shape of its weight."""
+
+    def unit(name: str, x: Tensor, stride: tuple[int, int, int] = (1, 1, 1)) -> Tensor:
+        weight = p[f"{name}.conv.weight"]
+        kt, kh, kw = weight.shape[2:]
+        return conv(relu(batch_norm(x, p, f"{name}.bn", stats)), weight, stride=stride, padding=(kt // 2, kh // 2, kw // 2))
+
+    x = relu(batch_norm(conv(x, p["conv1.conv.weight"], stride=(1, 2, 2), padding=(1, 2, 2)), p, "conv1.bn", stats))
+    x = max_pool(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+    for stage, count, first_stride in ((2, 3, (2, 1, 1)), (3, 4, (1, 2, 2)), (4, 6, (1, 2, 2)), (5, 3, (1, 2, 2))):
+        for index in range(count):
+            name = f"conv{stage}.B{index + 1:02d}"
+            stride = first_stride if index == 0 else (1, 1, 1)
+            mixed = x + unit(f"{name}.conv_i2", unit(f"{name}.conv_i1", x))
+            out = unit(f"{name}.conv_m2", unit(f"{name}.conv_m1", mixed, stride))
+            x = out + (unit(f"{name}.conv_w1", x, stride) if index == 0 else x)
+    return relu(batch_norm(x, p, "tail.bn", stats))
+
+
+BACKBONES: dict[str, Callable[[Params, Tensor, Params | None], Tensor]] = {
+    "c3d": c3d,
+    "r3d18": partial(resnet, blocks=(2, 2, 2, 2), bottleneck=False),
+    "r3d34": partial(resnet, blocks=(3, 4, 6, 3), bottleneck=False),
+    "r3d50": partial(resnet, blocks=(3, 4, 6, 3), bottleneck=True),
+    "r2plus1d": r2plus1d,
+    "s3dg": s3dg,
+    "tsm-r18": partial(tsm, blocks=(2, 2, 2, 2), bottleneck=False),
+    "tsm-r50": partial(tsm, blocks=(3, 4, 6, 3), bottleneck=True),
+    "slowfast-r50": slowfast,
+    "mfnet": mfnet,
+}
 
 
 def head(kind: str, p: Params, x: Tensor, stats: Params | None) -> Tensor:

@@ -16,7 +16,8 @@ from rspnet_cli.encoder.registry import BACKBONES, build_backbone
 from tests.encoder import reference
 from tests.encoder.test_backbones import clips
 
-MAX_CHANNELS = 32  # the fault needs 16
+MAX_CHANNELS = 32  # of a group; the fault needs 16
+MAX_GROUPS = 2
 MAX_SIDE = 12
 
 
@@ -34,15 +35,16 @@ needs_bfloat16 = pytest.mark.skipif(bfloat16_fault() is not None, reason=bfloat1
 
 @cache
 def shapes_of(name: str, frames: int, clip_side: int) -> list[tuple[Any, ...]]:
-    """(in, out, kernel, stride, padding, bias, depth, side) of the convolutions of a backbone and its head for clips of this size."""
+    """(in, out, kernel, stride, padding, groups, bias, depth, side) of a backbone's and a head's convolutions for clips of this size."""
     found = {}
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(module, nn.Conv3d)
         depth, side = inputs[0].shape[2], inputs[0].shape[3]
-        channels = min(module.in_channels, MAX_CHANNELS), min(module.out_channels, MAX_CHANNELS)
-        has_bias = module.bias is not None
-        found[(*channels, module.kernel_size, module.stride, module.padding, has_bias, depth, min(side, MAX_SIDE))] = None
+        groups = min(module.groups, MAX_GROUPS)
+        channels = (groups * min(count // module.groups, MAX_CHANNELS) for count in (module.in_channels, module.out_channels))
+        how = module.kernel_size, module.stride, module.padding, groups, module.bias is not None
+        found[(*channels, *how, depth, min(side, MAX_SIDE))] = None
 
     with torch.device("meta"):
         backbone = build_backbone(name)
@@ -62,17 +64,18 @@ def shapes_of(name: str, frames: int, clip_side: int) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("name", BACKBONES)
 def test_bfloat16_gradients_on_cpu_equal_those_of_float32(name: str, published_clip: bool, autocast: bool) -> None:
     # Small clips reach heights and widths of 1 and 2, and stems whose kernel is longer than the clip.
-    small = (8, 32) if name in ("c3d", "s3dg") else (4, 16)
+    smallest = BACKBONES[name].smallest
+    small = (max(4, smallest.frames), max(16, smallest.side))
     shapes = shapes_of(name, *(BACKBONES[name].clip if published_clip else small))
     assert len(shapes) >= 5
-    for in_channels, out_channels, kernel, stride, padding, bias, depth, side in shapes:
+    for in_channels, out_channels, kernel, stride, padding, groups, bias, depth, side in shapes:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            layer = Conv3d(in_channels, out_channels, kernel, stride=stride, padding=padding, bias=bias)
+            layer = Conv3d(in_channels, out_channels, kernel, stride=stride, padding=padding, groups=groups, bias=bias)
         # The same rounded numbers go into both, so that only sums differ: bfloat16 keeps 8 bits, a relative step of 0.4 %.
         layer.weight.data = layer.weight.data.bfloat16().float()
         x = clips(2, in_channels, depth, side, side).bfloat16().float().requires_grad_()
-        exact = F.conv3d(x, layer.weight, layer.bias, stride, padding)
+        exact = F.conv3d(x, layer.weight, layer.bias, stride, padding, groups=groups)
         direction = clips(*exact.shape).bfloat16().float()
         wanted = torch.autograd.grad(exact, (x, layer.weight), direction)
         if autocast:
@@ -105,8 +108,7 @@ def test_no_axis_is_left_to_the_faulty_kernel(name: str, frames: int, monkeypatc
     with torch.random.fork_rng():
         torch.manual_seed(0)
         backbone = build_backbone(name, 0.125).eval()
-    if name in ("c3d", "s3dg") and frames == 4:
-        frames = 8  # their pools need eight
+    frames = max(frames, BACKBONES[name].smallest.frames)
     monkeypatch.setattr(F, "conv3d", noted)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         backbone(clips(1, 3, frames, 32, 32).float())

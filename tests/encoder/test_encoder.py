@@ -76,6 +76,14 @@ def test_features_are_the_average_of_the_feature_map() -> None:
     torch.testing.assert_close(encoder(x), feature_map.flatten(2).sum(2) / 4)
 
 
+@pytest.mark.parametrize(("backbone", "shape", "limit"), [("c3d", (4, 40, 40), "clip.frames"), ("s3dg", (8, 40, 16), "clip.size")])
+def test_clips_that_a_backbone_cannot_take_are_refused(backbone: str, shape: tuple[int, int, int], limit: str) -> None:
+    encoder = Encoder(backbone, width=0.125)
+    for method in (encoder.forward, encoder.feature_map, encoder.project):
+        with pytest.raises(InputError, match=f"The backbone {backbone} cannot take clips of .*: {limit} must be at least"):
+            method(torch.zeros(2, 3, *shape))
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_embeddings_come_from_one_map_through_two_heads_and_have_length_one(head: str) -> None:
     encoder = build_encoder(head).eval()

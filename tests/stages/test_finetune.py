@@ -437,6 +437,8 @@ def test_settings_that_do_not_fit_are_refused(encoder: Manifest, extract: Manife
     out = tmp_path / "no"
     refusal(encoder, out, settings(model={"backbone": "c3d"}), "backbone r3d18", "c3d", "--random-init")
     refusal(encoder, out, settings(model={"width": 1.0}), "width 0.125", "1.0")
+    refusal(encoder, out, settings(model={"backbone": "r3d81", "random_init": True}), "no backbone 'r3d81'", "r3d18")
+    refusal(encoder, out, settings(model={"backbone": "c3d", "random_init": True}), "c3d", "clip.frames must be at least 8")
     refusal(encoder, out, settings(model={"checkpoint": "epoch_7"}), "epoch_7", "best, epoch_2")
     refusal(encoder, out, settings(data={"split": "3"}), "split 3")
     refusal(encoder, out, settings(clip={"size": 48}), "clip.size 48", "--short-side 48")

@@ -236,7 +236,7 @@ def test_with_one_loss_alone_it_runs_and_the_total_is_that_one(extracted: Manife
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "aug_plus, several speeds, AdamW": {
         "augment": {"order": "aug_plus"},
-        "clip": {"speeds": (2, 3)},
+        "clip": {"speeds": (4, 2, 1)},
         "optim": {"name": "adamw", "lr": 0.001},
     },
     "split batch norm, no momentum": {"moco": {"bn_splits": 2, "momentum": 0.0}, "optim": {"sgd_momentum": 0.0, "warmup_epochs": 1}},
@@ -305,6 +305,8 @@ def test_settings_that_do_not_fit_the_videos_are_refused(extracted: Manifest, tm
     refusal("at least 2", frames=extracted, out=out, config=settings(moco={"bn_splits": 4}))
     refusal("optim.batch_size 1 ", frames=extracted, out=out, config=settings(optim={"batch_size": 1}))
     refusal("--device", "tpu", frames=extracted, out=out, config=settings(run={"device": "tpu"}))
+    slowfast = settings(model={"backbone": "slowfast-r50"})
+    refusal("slowfast-r50", "4 frames", "clip.frames must be a multiple of 8", frames=extracted, out=out, config=slowfast)
     refusal("backbone", "r3d81", "r3d18", frames=extracted, out=out, config=settings(model={"backbone": "r3d81"}))
     if not torch.cuda.is_available():
         refusal("--device cuda", "--device cpu", frames=extracted, out=out, config=settings(run={"device": "cuda"}))

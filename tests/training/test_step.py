@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from rspnet_cli.clips.draws import StepDraw, draw_step
 from rspnet_cli.config import PretrainConfig
 from rspnet_cli.encoder.encoder import Encoder
+from rspnet_cli.encoder.heads import HEADS
 from rspnet_cli.encoder.moco import MoCo, query_projection
+from rspnet_cli.encoder.registry import BACKBONES
 from rspnet_cli.settings import validated
 from rspnet_cli.training.loop import build_optimizer
 from rspnet_cli.training.step import LoadedClips, play, rspnet_step
@@ -145,7 +147,7 @@ class Reference:
 
 def start(config: PretrainConfig) -> tuple[MoCo, Reference]:
     torch.manual_seed(1)
-    query = Encoder("r3d18", width=config.model.width, head=config.model.head, embedding_dim=DIM)
+    query = Encoder(config.model.backbone, width=config.model.width, head=config.model.head, embedding_dim=DIM)
     moco = MoCo(query, embedding_dim=DIM, queue_size=config.moco.queue_size, bn_splits=config.moco.bn_splits)
     with torch.no_grad():
         for parameter in moco.query.parameters():
@@ -161,6 +163,8 @@ CASES = {
     "bn_splits": settings(moco={"bn_splits": 2, "queue_size": 2 * QUEUE}, optim={"batch_size": 2 * BATCH}),
     "a-vid alone": settings(objective={"rsp_weight": 0.0}),
     "rsp alone": settings(objective={"avid_weight": 0.0}),
+    "speed 4": settings(clip={"speeds": (4,)}),
+    "speeds 4, 2, 1": settings(clip={"speeds": (4, 2, 1)}),
 }
 
 
@@ -184,7 +188,8 @@ def test_several_steps_are_those_of_the_loops(config: PretrainConfig) -> None:
     for number in range(5):
         clips = torch.randn(2 * size, 3, length, SIZE, SIZE, generator=data, dtype=torch.float64)
         videos = [(number * 4 + i) % (size + 3) for i in range(size)]  # some come again while their keys are in the queue
-        draw = draw_step(size, speeds=config.clip.speeds, sub_batches=config.moco.bn_splits, seed=0, epoch=0, step=number)
+        # Seed 1: every speed is drawn within five steps.
+        draw = draw_step(size, speeds=config.clip.speeds, sub_batches=config.moco.bn_splits, seed=1, epoch=0, step=number)
         speeds.add(draw.speed)
         momentum = 0.9 - 0.1 * number
         expected = reference.step(clips, videos, draw, config.optim.lr, momentum)
@@ -201,7 +206,7 @@ def test_several_steps_are_those_of_the_loops(config: PretrainConfig) -> None:
         assert moco.queue_ptr.item() == reference.place
         assert moco.queue_videos.tolist() == reference.videos
         torch.testing.assert_close(moco.queue, torch.stack(reference.queue, 1), rtol=0, atol=1e-6)
-    assert len(speeds) == 2
+    assert speeds == set(config.clip.speeds)
     for mine, other in ((moco.query, reference.query), (moco.key, reference.key)):
         for name, value in other.state_dict().items():
             if value.is_floating_point():
@@ -211,6 +216,35 @@ def test_several_steps_are_those_of_the_loops(config: PretrainConfig) -> None:
         (mine - other).abs().max().item() for mine, other in zip(moco.query.parameters(), start(config)[0].query.parameters(), strict=True)
     ]
     assert np.median(moved) > 0.002, "the steps changed so little that a wrong one would pass"
+
+
+@pytest.mark.usefixtures("_double")
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_trains_with_every_head(backbone: str, head: str) -> None:
+    batch, frames, size = 4, 8, 24
+    config = settings(
+        model={"backbone": backbone, "head": head, "width": 0.05},
+        clip={"frames": frames, "size": size, "speeds": (2,)},
+        optim={"batch_size": batch, "lr": 0.001, "weight_decay": 0.0},
+    )
+    moco, _ = start(config)
+    project = query_projection(moco, CPU)
+    optimizer = build_optimizer(config.optim, moco.query)
+    before = copy.deepcopy(moco.query.state_dict())
+    clips = torch.randn(2 * batch, 3, 2 * frames, size, size, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    for number in range(2):  # in the first step SlowFast's blocks are their shortcuts
+        draw = draw_step(batch, speeds=(2,), seed=0, epoch=0, step=number)
+        loss, _ = rspnet_step(moco, project, *loaded(clips), torch.arange(batch), draw, config, momentum=0.9)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert torch.isfinite(loss)
+    # Biases before batch norm have no effect; every weight has.
+    still = [
+        name for name, value in before.items() if name.endswith("weight") and (moco.query.state_dict()[name] - value).abs().max() < 1e-9
+    ]
+    assert not still
 
 
 def loaded(clips: Tensor) -> tuple[LoadedClips, LoadedClips]:

@@ -8,7 +8,7 @@ import torch
 
 from rspnet_cli.config import FinetuneClipConfig, FinetuneConfig, FinetuneModelConfig
 from rspnet_cli.encoder.load import TrainedAs, default_checkpoint
-from rspnet_cli.encoder.registry import BACKBONES
+from rspnet_cli.encoder.registry import check_clip_size, published_clip
 from rspnet_cli.errors import InputError
 from rspnet_cli.manifest import Manifest
 from rspnet_cli.training.fit import check_batch, resolved_run
@@ -41,16 +41,13 @@ def _model(model: FinetuneModelConfig, encoder: Manifest | None, trained: Traine
         update = {"backbone": model.backbone or trained.backbone, "width": trained.width if model.width is None else model.width}
         if not model.random_init:
             update["checkpoint"] = model.checkpoint or default_checkpoint(encoder)
-    resolved = model.model_copy(update=update)
-    if resolved.backbone not in BACKBONES:
-        raise InputError(f"There is no backbone '{resolved.backbone}': use one of {', '.join(BACKBONES)}.")
-    return resolved
+    return model.model_copy(update=update)
 
 
 def _clip(clip: FinetuneClipConfig, model: FinetuneModelConfig, trained: TrainedAs | None) -> FinetuneClipConfig:
     """The encoder's clips where nothing else is asked for; without an encoder those that the backbone was published with."""
     assert model.backbone is not None
-    published = BACKBONES[model.backbone].clip
+    published = published_clip(model.backbone)
     known = {
         "frames": trained.frames if trained else published.frames,
         "size": trained.size if trained else published.side,
@@ -59,4 +56,6 @@ def _clip(clip: FinetuneClipConfig, model: FinetuneModelConfig, trained: Trained
     }
     if clip.sampling == "cover":
         known["frame_rate"] = 0.0  # its frames come from the whole video, whatever the rate
-    return clip.model_copy(update={key: value for key, value in known.items() if getattr(clip, key) is None})
+    clip = clip.model_copy(update={key: value for key, value in known.items() if getattr(clip, key) is None})
+    check_clip_size(model.backbone, frames=clip.frames or 0, side=clip.size or 0)
+    return clip
