@@ -22,6 +22,8 @@ from rspnet_cli.cli.extract import extract
 from rspnet_cli.cli.finetune import finetune
 from rspnet_cli.cli.inspect import inspect
 from rspnet_cli.cli.pretrain import pretrain
+from rspnet_cli.cli.recipes import recipes
+from rspnet_cli.cli.reproduce import reproduce
 from rspnet_cli.distributed import is_main
 from rspnet_cli.errors import RspnetError, Stopped
 
@@ -41,6 +43,8 @@ app.command("eval-retrieval")(eval_retrieval)
 app.command("eval-classification")(eval_classification)
 app.command("finetune")(finetune)
 app.command("inspect")(inspect)
+app.command("recipes")(recipes)
+app.command("reproduce")(reproduce)
 
 # Options that take several values as typed (`--topk 1 5 10`, `--topk 1,5,10`); Typer's lists want the option repeated.
 _LIST_OPTIONS = {"--topk", "--also"}
