@@ -15,9 +15,9 @@ def recipes(
 ) -> None:
     """List the packaged recipes of pretrain and finetune with their published figures, or print one as TOML.
 
-    What it prints of one can be edited and given to --config. --json prints the list: [{"stage", "name", "backbone", "width", "frames",
-    "size", "batch_size", "lr", "epochs", "origin", "cost", "published": [{"name", "dataset", "pretraining", "epochs", "figures",
-    "source"}]}]; with NAME its one entry with the text as "toml".
+    What it prints of one can be edited and given to --config (without its part [linear.optim]). --json prints the list: [{"stage",
+    "name", "backbone", "width", "frames", "size", "batch_size", "lr", "epochs", "origin", "cost", "published": [{"name", "dataset",
+    "pretraining", "epochs", "figures", "source"}]}]; with NAME its one entry with the text as "toml".
     """
     from rspnet_cli.stages.recipes import list_recipes, recipe_toml
 

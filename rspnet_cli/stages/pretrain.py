@@ -128,6 +128,7 @@ def _train(
     dataset = ClipPairs(table, config.clip, config.augment, seed=run.seed)
     steps_per_epoch = len(rows) // optim.batch_size
     steps_to_fill = config.moco.queue_size // optim.batch_size
+    first_filled_epoch = -(-steps_to_fill // steps_per_epoch)  # the first that begins with real keys: before it A-VID figures mean nothing
 
     def draw(epoch: int, number: int) -> StepDraw:
         parts = world_size * config.moco.bn_splits
@@ -173,8 +174,7 @@ def _train(
         device=device,
         log_interval=run.log_interval,
         keep_every=run.keep_every,
-        # The first epoch that begins with a queue of real keys: random ones make L_A small and A-VID figures meaningless.
-        best_from_epoch=-(-steps_to_fill // steps_per_epoch),
+        best_from_epoch=first_filled_epoch if optim.best_from == "full_queue" else 0,
         shown=("loss", "avid_top1", "rsp_accuracy"),
         extra=lambda steps: {"queue_filled": min(1.0, steps / steps_to_fill)},
         hint=" On a CPU, `--recipe small-cpu` is made for less time." if device.type == "cpu" else "",
@@ -182,7 +182,7 @@ def _train(
     position = train(plan, Checkpoints(stage.work), report)
     if distributed.is_main():
         write_tensors(stage.work / "encoder.safetensors", state_arrays(moco.query), {})
-    return position, plan.best_from_epoch < optim.epochs
+    return position, first_filled_epoch < optim.epochs
 
 
 def _write_results(

@@ -21,12 +21,46 @@ def list_recipes() -> list[dict[str, Any]]:
 
 
 def recipe_toml(name: str) -> str:
-    """The TOML of a recipe of any stage. Raises InputError."""
+    """The TOML of a recipe of any stage, what was published with it in a comment above. Raises InputError."""
     for stage in STAGES:
         if name in recipe_names(stage):
-            return recipe_text(stage, name)
+            return "".join(f"# {line}\n" for line in _published(_row(stage, name))) + recipe_text(stage, name)
     names = [known for stage in STAGES for known in recipe_names(stage)]
     raise InputError(f"There is no recipe '{name}'{nearest(name, names)}: `rspnet recipes` lists them.")
+
+
+def published_table() -> str:
+    """Every published result in Markdown, for the guide: its figures, the pretraining behind it, and what the authors' runs cost."""
+    known = published()
+    lines = ["| result | published, % | pretraining | its cost | cost of fine-tuning |", "|---|---|---|---|---|"]
+    for name, result in known.results.items():
+        pretraining = known.pretrainings[result.pretraining]
+        epochs = pretrain_settings(recipe=result.pretraining).optim.epochs
+        cells = [
+            f"`{name}`",
+            " / ".join(f"{value:g}" if result.recipe else f"{value:.1f}" for value in result.percent.values()),
+            f"`{result.pretraining}`, {known.datasets[pretraining.dataset].title}, {epochs:,} epochs",
+            _cost(pretraining.hours, pretraining.gpus, "V100"),
+            "" if result.recipe is None else _cost(result.hours, result.gpus, "TITAN Xp"),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cost(hours: float | None, gpus: int | None, kind: str) -> str:
+    return "not published" if hours is None else f"{hours:g} h on {gpus} {kind}"
+
+
+def _published(row: dict[str, Any]) -> list[str]:
+    """A line for each result, figures in percent."""
+    if not row["published"]:
+        origin = "ours" if row["origin"] == "ours" else "a released configuration"
+        return [f"{row['name']}: {origin}, no published number."]
+    return [
+        f"{result['name']}: {', '.join(f'{name} {100 * share:.4g}' for name, share in result['figures'].items())}, published after "
+        f"{result['epochs']:,} epochs of {result['pretraining']}."
+        for result in row["published"]
+    ]
 
 
 def _row(stage: str, name: str) -> dict[str, Any]:
