@@ -19,14 +19,24 @@ from rspnet_cli.errors import BusyError, InputError, RspnetError, Stopped
 from rspnet_cli.recipes import recipe_names
 from tests.processes import ROOT
 
-COMMANDS = ["extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "inspect"]
+COMMANDS = [
+    "extract",
+    "pretrain",
+    "export-features",
+    "eval-retrieval",
+    "eval-classification",
+    "finetune",
+    "inspect",
+    "recipes",
+    "reproduce",
+]
 # design.md: the flags that scripts rely on.
 SHARED = "--work-dir --out --force --json --quiet"
 FLAGS = {
     "extract": "--dataset --annotations --short-side --codec --crf --workers --limit --strict --keep-partial --max-pixels --video-timeout "
     "--retry-failed --verify-sources",
     "pretrain": "--recipe --config --set --split --epochs --batch-size --lr --backbone --device --precision --compile --workers --seed",
-    "export-features": "--frames --clips --pool --random-init --checkpoint --device --precision --batch-size --workers --set",
+    "export-features": "--frames --clips --pool --gallery-augment --random-init --checkpoint --device --precision --batch-size --workers --set",
     "eval-retrieval": "--topk --split --protocol --device",
     "eval-classification": "--split --protocol --probe --seed",
     "finetune": "--frames --recipe --config --set --split --select-on --linear --random-init --checkpoint --epochs --batch-size --lr "
@@ -128,6 +138,8 @@ USAGE_ERRORS = [
     ["export-features", "--clips", "0"],
     ["export-features", "--pool", "min"],
     ["export-features", "--set", "clip=3"],
+    ["export-features", "--gallery-augment", "train"],
+    ["export-features", "--seed", "3"],
     ["export-features", "--checkpoint", "newest"],
     ["eval-retrieval", "--topk", "many"],
     ["eval-retrieval", "--topk", "0"],
@@ -144,6 +156,9 @@ USAGE_ERRORS = [
     ["finetune", "--select-on", "train"],
     ["finetune", "--random-init", "--checkpoint", "best"],
     ["inspect"],
+    ["recipes", "r3d19"],
+    ["reproduce"],
+    ["reproduce", "ucf102-r3d18"],
 ]
 
 
