@@ -36,7 +36,8 @@ FLAGS = {
     "extract": "--dataset --annotations --short-side --codec --crf --workers --limit --strict --keep-partial --max-pixels --video-timeout "
     "--retry-failed --verify-sources",
     "pretrain": "--recipe --config --set --split --epochs --batch-size --lr --backbone --device --precision --compile --workers --seed",
-    "export-features": "--frames --clips --pool --gallery-augment --random-init --checkpoint --device --precision --batch-size --workers --set",
+    "export-features": "--frames --clips --pool --gallery-augment --split --seed --random-init --checkpoint --device --precision "
+    "--batch-size --workers --set",
     "eval-retrieval": "--topk --split --protocol --device",
     "eval-classification": "--split --protocol --probe --seed",
     "finetune": "--frames --recipe --config --set --split --select-on --linear --random-init --checkpoint --epochs --batch-size --lr "
