@@ -77,6 +77,21 @@ class Manifest(BaseModel):
         """The stage's folder."""
         return self._path.parent
 
+    @property
+    def is_imported(self) -> bool:
+        """Whether it is of a training stage that was not run here: its weights are a file's, its training videos are not known."""
+        return "import" in self.config
+
+    @property
+    def command(self) -> str:
+        """The command that made it."""
+        return "import-checkpoint" if self.is_imported else self.stage
+
+    @property
+    def advice(self) -> str:
+        """What to do about a file of it that is not what it was."""
+        return f"restore it, or make it anew with `rspnet {self.command} --force`"
+
     def computed_digest(self) -> str:
         """sha256 over the canonical JSON of everything but `created`, `environment` and the digest itself."""
         return sha256_of_json(self.model_dump(mode="json", exclude=_NOT_DIGESTED))
@@ -85,7 +100,7 @@ class Manifest(BaseModel):
         """The file of one artifact. Raises InputError when this manifest has no such artifact."""
         if not any(artifact.path == name for artifact in self.artifacts):
             raise InputError(
-                f"{self.path} lists no artifact '{name}': it was made by another version or edited; run the {self.stage} stage again."
+                f"{self.path} lists no artifact '{name}': it was made by another version or edited; run `rspnet {self.command}` again."
             )
         return self.folder / name
 
@@ -142,10 +157,7 @@ def read_manifest(
             f"{file} holds values that no manifest has ({type(error).__name__}): restore it or run the stage again."
         ) from error
     if digest != manifest.digest and not edited:
-        raise InputError(
-            f"{file} was edited after it was written (its digest does not match its content): "
-            f"restore it, or make it anew with `rspnet {manifest.stage} --force`."
-        )
+        raise InputError(f"{file} was edited after it was written (its digest does not match its content): {manifest.advice}.")
     if verify:
         for artifact in manifest.artifacts:
             check_artifact(manifest, artifact, hashed=verify_all or not artifact.path.startswith(HASHED_ON_USE))
@@ -156,7 +168,14 @@ def check_artifact(manifest: Manifest, artifact: Artifact, *, hashed: bool) -> N
     """Check one artifact's place, kind, size and (if asked) hash. Raises InputError naming the file and the fault."""
     fault = artifact_fault(manifest.folder, artifact, hashed=hashed)
     if fault:
-        raise InputError(f"{manifest.folder / artifact.path} {fault}: restore it, or make it anew with `rspnet {manifest.stage} --force`.")
+        raise InputError(f"{manifest.folder / artifact.path} {fault}: {manifest.advice}.")
+
+
+def checked_artifact(manifest: Manifest, name: str) -> Path:
+    """The file of one artifact, hashed: for a manifest that was read without verifying all of them. Raises InputError."""
+    path = manifest.artifact_path(name)
+    check_artifact(manifest, next(artifact for artifact in manifest.artifacts if artifact.path == name), hashed=True)
+    return path
 
 
 def artifact_fault(folder: Path, artifact: Artifact, *, hashed: bool) -> str | None:

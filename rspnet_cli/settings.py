@@ -88,13 +88,28 @@ def _typed(model: type[TrainingConfig], config_file: Path | None, sets: Iterable
     typed: dict[str, Any] = {}
     if config_file is not None:
         typed |= _flatten(_read_config(config_file))
-    for text in sets:
-        key, value = _parse_set(text)
-        typed[key] = _value_of(value, _known(model, key))
+    typed |= typed_settings(model, sets)
     typed |= {key: value for key, value in (flags or {}).items() if value is not None}
     for key in typed:
         _known(model, key)
     return typed
+
+
+def typed_settings(model: type[TrainingConfig], sets: Iterable[str]) -> dict[str, Any]:
+    """Settings of a training as typed, "section.key=value" -> {"section.key": value}. Raises InputError for an unknown key."""
+    typed = {}
+    for text in sets:
+        key, value = _parse_set(text)
+        typed[key] = _value_of(value, _known(model, key))
+    return typed
+
+
+def checked_settings(model: type[TrainingConfig], typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Single settings of a training, "section.key" -> value as JSON has it. Raises InputError for one that is unknown or out of range."""
+    for key in typed:
+        _known(model, key)
+    values = validated(model, _nested(typed)).model_dump(mode="json")
+    return {key: values[key.partition(".")[0]][key.partition(".")[2]] for key in typed}
 
 
 def flat_settings(model: type[Config], *, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> Config:

@@ -25,7 +25,11 @@ def finetune(
     ] = None,
     frames: Annotated[
         Path | None,
-        typer.Option("--frames", help="Manifest or folder of the extraction to learn.", show_default="the one that the pretraining read"),
+        typer.Option(
+            "--frames",
+            help="Manifest or folder of the extraction to learn.",
+            show_default="the one that the pretraining read; of an imported encoder <work-dir>/extract",
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -125,9 +129,7 @@ def finetune(
 
     if out is None:
         out = work_dir / RANDOM_INIT / "finetune" if settings.model.random_init else work_dir / "finetune"
-
-    frames = frames or (work_dir / "extract" if pretrain is None else None)
-    manifest = stage(settings, pretrain=pretrain, frames=frames, out=out, force=force, report=voice)
+    manifest = stage(settings, pretrain=pretrain, frames=frames, default_frames=work_dir / "extract", out=out, force=force, report=voice)
     if as_json:
         show_json(manifest.results)
     else:
@@ -158,6 +160,8 @@ def _show(manifest: Manifest, baseline: Manifest | None) -> None:
 
 
 def _notes(manifest: Manifest) -> list[str]:
+    from rspnet_cli.cli.tables import seen_text
+
     results = manifest.results
     splits = results.get("splits", {})
     best = ", ".join(str(split["best_epoch"]) for split in splits.values()) or results["best_epoch"]
@@ -171,7 +175,7 @@ def _notes(manifest: Manifest) -> list[str]:
     notes = [
         f"{which}: {chosen}.",
         f"Tested with {results['clips']} clips per video, logits averaged.",
-        f"{results['queries_seen']:,} of the test videos were seen in pretraining.",
+        seen_text(results["queries_seen"], "test videos"),
         f"Always guessing the largest class gives {results['chance']['majority']:.3f}.",
         f"Predictions, per-class figures and confusion matrices: {where}",
     ]

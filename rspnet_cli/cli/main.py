@@ -17,9 +17,11 @@ import typer
 from rspnet_cli import __version__
 from rspnet_cli.cli.eval_classification import eval_classification
 from rspnet_cli.cli.eval_retrieval import eval_retrieval
+from rspnet_cli.cli.export_checkpoint import export_checkpoint
 from rspnet_cli.cli.export_features import export_features
 from rspnet_cli.cli.extract import extract
 from rspnet_cli.cli.finetune import finetune
+from rspnet_cli.cli.import_checkpoint import import_checkpoint
 from rspnet_cli.cli.inspect import inspect
 from rspnet_cli.cli.pretrain import pretrain
 from rspnet_cli.cli.recipes import recipes
@@ -43,6 +45,8 @@ app.command("eval-retrieval")(eval_retrieval)
 app.command("eval-classification")(eval_classification)
 app.command("finetune")(finetune)
 app.command("inspect")(inspect)
+app.command("import-checkpoint")(import_checkpoint)
+app.command("export-checkpoint")(export_checkpoint)
 app.command("recipes")(recipes)
 app.command("reproduce")(reproduce)
 

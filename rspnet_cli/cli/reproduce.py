@@ -97,7 +97,9 @@ def _sources(document: dict[str, Any]) -> list[str]:
     pretraining = document["pretraining"]
     if pretraining:
         cost = f"{pretraining['hours']:g} h on {pretraining['gpus']} V100" if pretraining["hours"] else "not published"
-        notes.append(f"Cost of the pretraining {pretraining['recipe']}: {cost}. Its released file: {pretraining['checkpoint']}.")
+        notes.append(
+            f"Cost of the pretraining {pretraining['recipe']}: {cost}. In its place: rspnet import-checkpoint {pretraining['checkpoint']}"
+        )
     if document["own"]:
         notes.append(f"Yours: {document['own']['manifest']}")
     notes += [f"Further, with {item['differences']} differences: {item['manifest']}" for item in document["others"]]

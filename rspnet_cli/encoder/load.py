@@ -7,6 +7,7 @@ features = encoder(clips)  # (B, 3, T, H, W), uint8 of any size or float as trai
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,12 +19,14 @@ from rspnet_cli.config import MEAN, STD, ClipConfig, FinetuneClipConfig, Finetun
 from rspnet_cli.devices import resolve_device
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.errors import InputError
-from rspnet_cli.manifest import ENCODER_STAGES, Manifest, check_artifact, read_manifest
+from rspnet_cli.manifest import ENCODER_STAGES, Manifest, checked_artifact, read_manifest
 from rspnet_cli.settings import validated
 from rspnet_cli.tensors import check_shape, open_tensors
 
-_QUERY = "query."
-_LAST_LAYER = ("fc.weight", "fc.bias")
+# Before the names of the two encoders in a whole checkpoint.
+QUERY, KEY = "query.", "key."
+# The tensors of a classifier that are no part of its encoder.
+_LAST_LAYER = frozenset({"fc.weight", "fc.bias"})
 
 
 class TrainedAs(NamedTuple):
@@ -95,11 +98,10 @@ class PretrainedEncoder(Encoder):
         return super().feature_map(clips.contiguous(memory_format=torch.channels_last_3d))
 
     def project(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        """As of Encoder. Raises InputError for an encoder without projection heads."""
+        """Embeddings (A, M): clips as for `feature_map` -> two (B, D) float32, L2-normalised. Raises InputError without heads."""
         if not self.has_heads:
-            raise InputError(
-                "This encoder was fine-tuned and has no projection heads: load the pretraining it began with to project clips."
-            )
+            why = f"was {'fine-tuned' if self.embedding_dim == 0 else 'imported from a file'} without projection heads"
+            raise InputError(f"This encoder {why}, so it has features but no embeddings.")
         return super().project(clips)
 
 
@@ -113,15 +115,16 @@ def load_encoder(path: str | Path, device: str = "cpu", checkpoint: str | None =
     """
     manifest = read_manifest(Path(path), stage=ENCODER_STAGES, verify=False)
     target = resolve_device(device)
-    name, prefix = _checkpoint_file(manifest, checkpoint or default_checkpoint(manifest))
-    # The other checkpoints are not read, so only this one is hashed.
-    check_artifact(manifest, next(artifact for artifact in manifest.artifacts if artifact.path == name), hashed=True)
+    checkpoint = checkpoint or default_checkpoint(manifest)
+    name, prefix = checkpoint_file(manifest, checkpoint)
+    checked_artifact(manifest, name)  # the other checkpoints are not read, so only this one is hashed
     trained = TrainedAs.read(manifest)
     with torch.device("meta"):  # no memory, no random numbers: every value comes from the file
         encoder = PretrainedEncoder(trained)
-    advice = f"restore it, or make it anew with `rspnet {manifest.stage} --force`"
-    state = _read_state(manifest.folder / name, encoder, prefix, passed_over=() if encoder.has_heads else _LAST_LAYER, advice=advice)
+    state = read_state(manifest, name, encoder.state_dict(), prefix)
     encoder.load_state_dict(state, assign=True)
+    if manifest.is_imported and manifest.config["import"].get("heads") == "initial" and checkpoint != "initial":
+        encoder.has_heads = False
     encoder = encoder.eval().requires_grad_(False).to(target)
     # The faster layout of 3D convolutions, on CPUs (measured: half the time for a narrow r3d18) and on GPUs.
     for parameter in encoder.parameters():
@@ -160,14 +163,17 @@ def default_checkpoint(manifest: Manifest) -> str:
     return "best" if manifest.stage == "finetune" else "last"
 
 
-def _checkpoint_file(manifest: Manifest, checkpoint: str) -> tuple[str, str]:
-    """(artifact, prefix of the encoder's names in it)."""
+def checkpoint_file(manifest: Manifest, checkpoint: str, *, whole: bool = False) -> tuple[str, str]:
+    """(artifact, prefix of the encoder's names in it). whole: of a pretraining the one that has the key encoder and the queue too.
+
+    Raises InputError for a checkpoint that was not kept.
+    """
     if not re.fullmatch(r"last|best|initial|epoch_\d+", checkpoint):
         raise InputError(f"there is no checkpoint '{checkpoint}': name last, best, initial or epoch_N.")
     if manifest.stage == "finetune":
         slim, within = {"best": "classifier.safetensors"}, ""
     else:
-        slim, within = {"last": "encoder.safetensors", "initial": "initial.safetensors"}, _QUERY
+        slim, within = {} if whole else {"last": "encoder.safetensors", "initial": "initial.safetensors"}, QUERY
     name, prefix = (slim[checkpoint], "") if checkpoint in slim else (f"checkpoints/{checkpoint}.safetensors", within)
     if not any(artifact.path == name for artifact in manifest.artifacts):
         if manifest.stage == "finetune" and manifest.results.get("split") == "all":
@@ -175,21 +181,23 @@ def _checkpoint_file(manifest: Manifest, checkpoint: str) -> tuple[str, str]:
             raise InputError(
                 f"{manifest.path} is the mean over several splits and has no encoder of its own: name one split's, such as {one}."
             )
-        kept = [artifact.path for artifact in manifest.artifacts if re.fullmatch(r"checkpoints/[^.]+\.safetensors", artifact.path)]
+        kept = [artifact.path for artifact in manifest.artifacts if re.fullmatch(r"checkpoints/\w+\.safetensors", artifact.path)]
         names = ", ".join(path.removeprefix("checkpoints/").removesuffix(".safetensors") for path in kept) or "none"
         raise InputError(f"{manifest.path} has no checkpoint '{checkpoint}' (kept: {names}): name one of these.")
     return name, prefix
 
 
-def _read_state(path: Path, encoder: Encoder, prefix: str, *, passed_over: tuple[str, ...], advice: str) -> dict[str, Tensor]:
-    """The values of an encoder's state from a file, each checked for its name, type, shape and finiteness before it is used.
+def read_state(manifest: Manifest, name: str, expected: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """An encoder's tensors from an artifact, where they are named `prefix` + name.
 
-    passed_over: tensors of the file that are no part of the encoder.
+    Each is checked for its name, shape, type (those of `expected`) and finiteness before it is used; a classifier's last layer is passed
+    over. Raises InputError.
     """
-    expected = encoder.state_dict()
+    path, advice = manifest.folder / name, manifest.advice
     state: dict[str, Tensor] = {}
     with open_tensors(path, advice=advice) as view:
-        found = {name.removeprefix(prefix) for name in view.keys() if name.startswith(prefix)} - {*passed_over}  # noqa: SIM118
+        found = {name.removeprefix(prefix) for name in view.keys() if name.startswith(prefix)}  # noqa: SIM118
+        found -= _LAST_LAYER
         for fault, names in (("lacks", expected.keys() - found), ("has the unknown", found - expected.keys())):
             if names:
                 first, more = min(names), f" and {len(names) - 1} more" if len(names) > 1 else ""

@@ -27,6 +27,7 @@ from rspnet_cli.evaluation.videos import LabelledVideos, split_numbers
 from rspnet_cli.files import write_atomic
 from rspnet_cli.tables import FEATURE_VIDEOS
 from rspnet_cli.tensors import check_shape, open_tensors, write_tensors
+from rspnet_cli.videos.seen import num_seen
 
 FEATURES = "features.safetensors"
 VIDEOS = "videos.csv"
@@ -38,8 +39,8 @@ SPLIT_PARTS = ["train", "test", "val", "unused", ""]
 class FeatureTable(LabelledVideos):
     """Features of V videos and what is known of them; shapes and columns as in the module docstring.
 
-    `videos` has a RangeIndex; label is int64 with -1 for none, seen is bool, frames int64, fps float64, everything else is str with ""
-    for none. clip_features is None when it was not asked for.
+    `videos` has a RangeIndex; label is int64 with -1 for none, seen is boolean (NA: not known), frames int64, fps float64, everything
+    else is str with "" for none. clip_features is None when it was not asked for.
     """
 
     features: np.ndarray
@@ -47,6 +48,10 @@ class FeatureTable(LabelledVideos):
     clip_times_s: np.ndarray
     video_index: np.ndarray
     metadata: dict[str, str]
+
+    def num_seen(self, rows: np.ndarray) -> int | None:
+        """How many of these rows' videos the encoder saw in training; None where that is not known (an imported encoder)."""
+        return num_seen(self.videos["seen"].iloc[rows])
 
 
 def write_features(folder: Path, table: FeatureTable) -> None:
@@ -126,9 +131,9 @@ def read_videos(path: Path) -> pd.DataFrame:
     videos["label"] = _numbers(path, text["label"].where(text["label"] != "", "-1"), "label", np.int64)
     videos["frames"] = _numbers(path, text["frames"], "frames", np.int64)
     videos["fps"] = _numbers(path, text["fps"], "fps", np.float64)
-    if not text["seen"].isin(["True", "False"]).all():
+    if not text["seen"].isin(["True", "False", ""]).all():
         raise InputError(f"{path}: column 'seen' holds something else than True and False: {_ADVICE}.")
-    videos["seen"] = text["seen"] == "True"
+    videos["seen"] = text["seen"].map({"True": True, "False": False}).astype("boolean")
     _check_labels(path, videos, text["label"])
     for number in split_numbers(videos):
         unknown = videos.loc[~videos[f"split_{number}"].isin(SPLIT_PARTS), f"split_{number}"]

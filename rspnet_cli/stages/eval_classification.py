@@ -68,7 +68,7 @@ def eval_classification(
         results = {
             "protocol": protocol,
             "queries": len(rows),
-            "queries_seen": int(table.videos["seen"].to_numpy()[rows].sum()),
+            "queries_seen": table.num_seen(rows),
             "classes": len(np.unique(table.label[np.concatenate([part.train for part in parts])])),
             **{name: summary(outcomes[name], labels, groups) if name in outcomes else None for name in PROBES},
             "chance": chance(table, parts),

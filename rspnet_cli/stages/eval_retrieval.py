@@ -70,7 +70,7 @@ def eval_retrieval(config: RetrievalConfig, *, features: Path, out: Path, force:
             "protocol": protocol,
             "setup": _setup(export, split),
             "queries": len(search.queries),
-            "queries_seen": int(table.videos["seen"].to_numpy()[search.queries].sum()),
+            "queries_seen": table.num_seen(search.queries),
             "gallery": len(search.gallery),
             **_figures(table, search, found, topk, report),
         }

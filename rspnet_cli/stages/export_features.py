@@ -37,7 +37,7 @@ from rspnet_cli.progress import Reporter
 from rspnet_cli.stage import Stage, begin_stage
 from rspnet_cli.tensors import check_shape, open_tensors, write_tensors
 from rspnet_cli.videos.frames import FramesTable, frames_of, read_frames
-from rspnet_cli.videos.seen import seen_hashes, trained_videos
+from rspnet_cli.videos.seen import seen_videos, trained_videos
 
 _STATISTICS = "batch_norm.safetensors"
 _AGAIN = "start anew with --force"
@@ -53,14 +53,15 @@ def export_features(
     pretrain: Path,
     out: Path,
     frames: Path | None = None,
+    default_frames: Path | None = None,
     force: bool = False,
     report: Reporter | None = None,
 ) -> Manifest:
     """Describe every video by one vector: the mean over its clips of pooled last-layer features.
 
     pretrain, frames: folders or manifests of a pretraining (or fine-tuning) and of the extraction to describe (None: the one that it
-    trained on). out: this stage's folder. Raises InputError for inputs that are not what they should be, RspnetError for features that are
-    not finite.
+    trained on, or default_frames for an imported encoder, which names none). out: this stage's folder. Raises InputError for inputs that
+    are not what they should be, RspnetError for features that are not finite.
     """
     report = report or Reporter.silent()
     if distributed.world_size() > 1:
@@ -82,7 +83,7 @@ def export_features(
             "reestimate_bn": config.reestimate_bn or config.random_init,
         }
     )
-    inputs = {trained.stage: trained.path, "extract": frames or frames_of(trained.path)}
+    inputs = {trained.stage: trained.path, "extract": frames or frames_of(trained, default_frames)}
     with begin_stage("export-features", config.identity(), inputs=inputs, out=out, force=force, report=report) as stage:
         if stage.manifest is not None:
             return stage.manifest
@@ -167,15 +168,7 @@ def _read_shards(config: ExportConfig, stage: Stage, channels: int, num_videos: 
 
 def _prepare_batch_norm(config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, table: FramesTable, report: Reporter) -> int:
     """Estimate batch-norm statistics on clips of the train videos; the number of clips. A resumed run takes what it estimated before."""
-    training = _encoder_manifest(stage)
-    extract = training.input("extract", verify=False)
-    trained = table if extract.digest == table.manifest.digest else read_frames(extract)
-    used = set(trained_videos(training).query("used")["id"])
-    rows = np.array([row for row, name in enumerate(trained.ids) if name in used])
-    if not len(rows):
-        raise InputError(
-            f"None of the videos that {training.path} trained on is in {extract.path}: put back the extraction it was made from."
-        )
+    trained, rows = _train_videos(stage, table)
     chosen, count = statistics_clips(rows)
     path = stage.work / _STATISTICS
     names = [name for name, _ in encoder.named_buffers() if name.startswith("backbone.")]
@@ -200,6 +193,29 @@ def _prepare_batch_norm(config: ExportConfig, stage: Stage, encoder: PretrainedE
 def _encoder_manifest(stage: Stage) -> Manifest:
     """The pretraining or fine-tuning that the encoder is from."""
     return next(stage.inputs[name] for name in ENCODER_STAGES if name in stage.inputs)
+
+
+def _train_videos(stage: Stage, table: FramesTable) -> tuple[FramesTable, np.ndarray]:
+    """The videos that the encoder was trained on, as rows of their extraction.
+
+    For an imported encoder they are the train videos of the extraction to describe (of its split 1, where it has splits): what a
+    pretraining here would have trained on.
+    """
+    training = _encoder_manifest(stage)
+    if training.is_imported:
+        rows = table.rows_of_split("1", "train") if table.split_columns else np.arange(len(table))
+        if not len(rows):
+            raise InputError(f"{table.manifest.path} has no train videos in split 1, on whose clips batch norm could be estimated.")
+        return table, rows
+    extract = training.input("extract", verify=False)
+    trained = table if extract.digest == table.manifest.digest else read_frames(extract)
+    used = set(trained_videos(training).query("used")["id"])
+    rows = np.array([row for row, name in enumerate(trained.ids) if name in used])
+    if not len(rows):
+        raise InputError(
+            f"None of the videos that {training.path} trained on is in {extract.path}: put back the extraction it was made from."
+        )
+    return trained, rows
 
 
 def _warn_of_enlarging(encoder: PretrainedEncoder, table: FramesTable, report: Reporter) -> None:
@@ -248,9 +264,8 @@ def _video_rows(config: ExportConfig, stage: Stage, table: FramesTable, gallery:
     videos = labelled_videos(table).videos
     if gallery is not None:
         videos.loc[sorted(gallery.dropped), f"split_{gallery.split}"] = "unused"
-    used = set() if config.random_init else seen_hashes(_encoder_manifest(stage))
     # By the hash of the source: also true of another extraction, and of a copy of a video under another name.
-    videos["seen"] = table.rows["sha256"].isin(used).to_numpy(bool)
+    videos["seen"] = seen_videos(None if config.random_init else _encoder_manifest(stage), table.rows["sha256"])
     return videos
 
 

@@ -115,7 +115,11 @@ FEATURE_VIDEOS = Table(
         _SPLIT,
         Column("frames", "int", "frames in the store"),
         Column("fps", "float", "average frames per second"),
-        Column("seen", "bool", "whether the encoder saw the video in pretraining"),
+        Column(
+            "seen",
+            "text",
+            "whether the encoder saw the video in pretraining, True or False; empty where an imported encoder's videos are not known",
+        ),
     ),
 )
 NEIGHBOURS = Table(
@@ -182,7 +186,7 @@ FINETUNE_VIDEOS = Table(
         _ID,
         Column("used", "bool", "whether the network was trained on it, with its label"),
         Column("part", "text", "train, validation (chose the best epoch), test, or empty for none of them"),
-        Column("seen", "bool", "whether the pretraining saw it"),
+        Column("seen", "text", "whether the encoder saw it before, True or False; empty where an imported encoder's videos are not known"),
         Column("sha256", "text", "sha256 of the source file"),
     ),
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from rspnet_cli.errors import InputError
-from rspnet_cli.manifest import ENCODER_STAGES, Artifact, Manifest, check_artifact, read_manifest
+from rspnet_cli.manifest import Artifact, Manifest, check_artifact
 from rspnet_cli.tables import VIDEOS, read_table
 
 
@@ -95,6 +95,10 @@ def read_frames(manifest: Manifest) -> FramesTable:
     )
 
 
-def frames_of(encoder: Path) -> Path:
-    """The manifest of the extraction that a pretraining or fine-tuning read. Raises InputError."""
-    return read_manifest(encoder, stage=ENCODER_STAGES, verify=False).input("extract", verify=False).path
+def frames_of(encoder: Manifest, default: Path | None) -> Path:
+    """The extraction that a pretraining or fine-tuning read; the default for an imported encoder, which names none. Raises InputError."""
+    if not encoder.is_imported:
+        return encoder.input("extract", verify=False).path
+    if default is None:
+        raise InputError(f"{encoder.path} was imported and names no extraction: say whose videos are meant (--frames).")
+    return default

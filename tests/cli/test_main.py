@@ -20,15 +20,8 @@ from rspnet_cli.recipes import recipe_names
 from tests.processes import ROOT
 
 COMMANDS = [
-    "extract",
-    "pretrain",
-    "export-features",
-    "eval-retrieval",
-    "eval-classification",
-    "finetune",
-    "inspect",
-    "recipes",
-    "reproduce",
+    *("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "inspect"),
+    *("import-checkpoint", "export-checkpoint", "recipes", "reproduce"),
 ]
 # design.md: the flags that scripts rely on.
 SHARED = "--work-dir --out --force --json --quiet"
@@ -42,6 +35,8 @@ FLAGS = {
     "eval-classification": "--split --protocol --probe --seed",
     "finetune": "--frames --recipe --config --set --split --select-on --linear --random-init --checkpoint --epochs --batch-size --lr "
     "--device --precision --compile --workers --seed",
+    "import-checkpoint": "--set",
+    "export-checkpoint": "--checkpoint",
 }
 
 
@@ -157,6 +152,10 @@ USAGE_ERRORS = [
     ["finetune", "--select-on", "train"],
     ["finetune", "--random-init", "--checkpoint", "best"],
     ["inspect"],
+    ["import-checkpoint"],
+    ["import-checkpoint", "a.pth.tar", "--set", "clip.frames=0"],
+    ["import-checkpoint", "a.pth.tar", "--set", "clip.frame=8"],
+    ["export-checkpoint", "a", "b"],
     ["recipes", "r3d19"],
     ["reproduce"],
     ["reproduce", "ucf102-r3d18"],

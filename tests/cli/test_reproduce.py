@@ -46,7 +46,13 @@ def test_a_recipe_is_printed_as_toml_that_config_takes(capsys: pytest.CaptureFix
 def test_what_is_missing_is_said_with_the_published_figure_and_its_cost(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, err = call(capsys, "reproduce", "ucf101-retrieval-c3d", "--work-dir", tmp_path / "none")
     assert (code, err) == (0, "")
-    for words in ("recall@50", "87.7", "supplement of the paper, Table 1", "150 h on 4 V100", "model_best_c3d_200epoch.pth.tar"):
+    for words in (
+        "recall@50",
+        "87.7",
+        "supplement of the paper, Table 1",
+        "150 h on 4 V100",
+        "rspnet import-checkpoint model_best_c3d_200epoch.pth.tar",
+    ):
         assert words in out
     assert f"rspnet eval-retrieval {tmp_path}/none/features-ucf101-retrieval-c3d --topk 1 5 10 20 50 --out" in out
     assert out.rstrip().endswith("There is no figure of yours to compare.")

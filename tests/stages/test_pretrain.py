@@ -330,6 +330,9 @@ def test_avid_figures_mean_nothing_before_the_queue_is_full_and_are_left_out(ext
         results = run(extracted, tmp_path / f"{queue_size}-{epochs}", config).results
         assert (results["avid_top1"], results["avid_top5"], results["best_epoch"]) == (None, None, None), (queue_size, epochs)
         assert isinstance(results["rsp_accuracy"], float)
+    config = settings(moco={"queue_size": 16}, optim={"epochs": 1, "best_from": "start"})  # as released
+    results = run(extracted, tmp_path / "start", config).results
+    assert (results["avid_top1"], results["best_epoch"]) == (None, 1)
     config = settings(moco={"queue_size": 16}, optim={"epochs": 3})
     results = run(extracted, tmp_path / "full", config).results
     assert isinstance(results["avid_top1"], float)

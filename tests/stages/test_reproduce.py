@@ -245,6 +245,13 @@ def test_an_imported_encoder_leaves_open_what_its_file_does_not_tell(tmp_path: P
     left_open = {item.key for item in found.comparison.open if item.stage == "pretrain"}
     assert {"optim.batch_size", "moco.temperature", "videos", steps.BATCH_NORM} <= left_open
     assert not {"optim.lr", "model.backbone"} & left_open
+    # An import stands in the place of the pretraining, and of what that would need; its only checkpoint is the last.
+    shutil.rmtree(work / "mine")
+    for name in ("tuned", "k400"):
+        shutil.rmtree(work / name)
+    command = f"rspnet finetune {work}/imported --frames {work}/ucf --recipe ucf101-r3d18 --split all --select-on test --checkpoint last "
+    (missing,) = reproduce("ucf101-r3d18", work_dir=work).missing
+    assert missing[1] == f"{command}--precision fp32 --out {work}/ucf101-r3d18"
 
 
 def make_retrieval(folder: Path, *, export: Mapping[str, Any] | None = None, recall: float = 0.41, split: int = 1) -> Path:

@@ -70,7 +70,7 @@ def finetune_all_splits(
 def _mean(splits: Sequence[Manifest], videos: LabelledVideos) -> dict[str, Any]:
     """The results over several splits: means of theirs, sums of their queries, and what each came to."""
     results = [manifest.results for manifest in splits]
-    first = results[0]
+    first, seen = results[0], [item["queries_seen"] for item in results]
     return {
         "protocol": first["protocol"],
         "split": "all",
@@ -82,7 +82,7 @@ def _mean(splits: Sequence[Manifest], videos: LabelledVideos) -> dict[str, Any]:
         "selection_top1": None if first["selection_top1"] is None else float(np.mean([item["selection_top1"] for item in results])),
         "best_epoch": None,
         "queries": sum(item["queries"] for item in results),
-        "queries_seen": sum(item["queries_seen"] for item in results),
+        "queries_seen": None if None in seen else sum(seen),
         "clips": first["clips"],
         **{measure: float(np.mean([item[measure] for item in results])) for measure in MEASURES},
         "interval": _intervals(splits, videos),

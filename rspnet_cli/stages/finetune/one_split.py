@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -45,7 +46,7 @@ from rspnet_cli.training.classification import ClassificationFigures, classifica
 from rspnet_cli.training.fit import check_num_videos, warn_of_looped
 from rspnet_cli.training.loop import Plan, Position, build_optimizer, train
 from rspnet_cli.videos.frames import FramesTable, read_frames
-from rspnet_cli.videos.seen import seen_hashes
+from rspnet_cli.videos.seen import num_seen, seen_videos
 
 CLASSIFIER = "classifier.safetensors"
 
@@ -253,7 +254,7 @@ def _encoder_of(stage: Stage) -> Manifest | None:
 def _write_results(config: FinetuneConfig, stage: Stage, table: FramesTable, task: Task, position: Position, logits: np.ndarray) -> None:
     videos, rows = task.videos, task.part.test
     encoder = _encoder_of(stage)
-    seen = table.rows["sha256"].isin(seen_hashes(encoder) if encoder else set()).to_numpy(bool)
+    seen = seen_videos(encoder, table.rows["sha256"])
     outcome = Outcome.nothing(len(rows))
     outcome.fill(np.arange(len(rows)), task.only_known(logits), task.columns[rows], task.labels)
     results: dict[str, Any] = {
@@ -267,7 +268,7 @@ def _write_results(config: FinetuneConfig, stage: Stage, table: FramesTable, tas
         "selection_top1": -position.best_score[0] if position.best_score else None,
         "best_epoch": position.best_epoch,
         "queries": len(rows),
-        "queries_seen": int(seen[rows].sum()),
+        "queries_seen": num_seen(seen.iloc[rows]),
         "clips": config.test.clips,
         **summary(outcome, videos.label[rows], videos.group[rows]),
         "chance": chance(videos, [task.part]),
@@ -296,9 +297,10 @@ def _write_results(config: FinetuneConfig, stage: Stage, table: FramesTable, tas
     )
 
 
-def _write_videos(stage: Stage, table: FramesTable, task: Task, seen: np.ndarray) -> None:
+def _write_videos(stage: Stage, table: FramesTable, task: Task, seen: pd.Series) -> None:
     used = np.zeros(len(table), dtype=bool)
     used[task.train] = True
-    columns = (table.ids, used.tolist(), task.parts(), seen.tolist(), table.rows["sha256"].tolist())
+    known = seen.astype(object).where(seen.notna(), None).tolist()
+    columns = (table.ids, used.tolist(), task.parts(), known, table.rows["sha256"].tolist())
     rows = (dict(zip(FINETUNE_VIDEOS.header(), values, strict=True)) for values in zip(*columns, strict=True))
     write_atomic(stage.work / FINETUNE_VIDEOS.file, csv_bytes(FINETUNE_VIDEOS.header(), rows))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from rspnet_cli.errors import InputError
 from rspnet_cli.lineage import Node, nodes_of, read_lineage
 from rspnet_cli.manifest import MANIFEST
 from rspnet_cli.published import published
-from rspnet_cli.stages.reproduce.compare import Comparison, compare
+from rspnet_cli.stages.reproduce.compare import Comparison, compare, is_import
 from rspnet_cli.stages.reproduce.steps import Step, Target, find_target
 
 __all__ = ["Reproduction", "reproduce"]
@@ -125,7 +124,7 @@ def reproduce(name: str, *, work_dir: Path, manifest: Path | None = None) -> Rep
             others = [(node.path, _distance(target.last, node)) for node in results[1:]]
     comparison = Comparison([], []) if own is None or step is None else compare(step, own)
     is_last = step is target.last
-    return Reproduction(target, own, is_last, comparison, others, list(_missing(target.last, lineages, work_dir)))
+    return Reproduction(target, own, is_last, comparison, others, _missing(target.last, lineages, work_dir))
 
 
 def _lineages(work_dir: Path) -> list[Node]:
@@ -157,16 +156,27 @@ def _nearest_step(target: Target, own: Node) -> Step:
     return min(reversed(steps), key=lambda step: _distance(step, own))
 
 
-def _missing(last: Step, lineages: list[Node], work_dir: Path) -> Iterator[tuple[Step, str]]:
-    """Steps without a result of the published settings (how many videos there were aside), with the commands that make them."""
+def _missing(last: Step, lineages: list[Node], work_dir: Path) -> list[tuple[Step, str]]:
+    """Steps without a result of the published settings (how many videos there were aside) that are needed, with the commands that make
+    them, in the order in which they run."""
     there = list({node.path: node for lineage in lineages for node in nodes_of(lineage)}.values())
-    places: dict[int, Path] = {}
-    for step in _steps(last):
+    needed: list[tuple[Step, str]] = []
+
+    def place_of(step: Step) -> Path:
         fitting = next((node for node in there if node.stage == step.stage and compare(step, node).settings_agree), None)
-        places[id(step)] = _shown(work_dir / step.folder if fitting is None else fitting.path.parent)
-        if fitting is None:
-            words = [word if isinstance(word, str) else str(places[id(word)]) for word in step.words]
-            yield step, shlex.join([*words, "--out", str(places[id(step)])])
+        if fitting is not None:
+            imported.update({step.stage} if is_import(fitting) else ())
+            return _shown(fitting.path.parent)
+        words = [word if isinstance(word, str) else str(place_of(word)) for word in step.words]
+        if "pretrain" in imported and "--checkpoint" in words:  # the released files are of the best epoch, and hold no other
+            words[words.index("--checkpoint") + 1] = "last"
+        place = _shown(work_dir / step.folder)
+        needed.append((step, shlex.join([*words, "--out", str(place)])))
+        return place
+
+    imported: set[str] = set()
+    place_of(last)
+    return needed
 
 
 def _shown(path: Path) -> Path:

@@ -68,7 +68,7 @@ def _compare(step: Step, node: Node, found: Comparison) -> None:
         below = next((item for item in node.inputs if item.stage == before.stage), None)
         if below is not None:
             _compare(before, below, found)
-        elif "import" in node.manifest.config:
+        elif is_import(node):
             note = "the imported file does not tell what it was trained on"
             found.open.append(OpenPoint(before.stage, before.title, "videos", None, note))
         else:
@@ -84,7 +84,7 @@ def _compare(step: Step, node: Node, found: Comparison) -> None:
 def _compare_value(step: Step, node: Node, key: str, own: Any, published: Any, found: Comparison) -> None:
     manifest = node.manifest
     assert manifest is not None
-    if "import" in manifest.config and own is None and published is not None:
+    if is_import(node) and own is None and published is not None:
         found.open.append(OpenPoint(step.stage, step.title, key, None, f"the imported file does not tell; published: {published}"))
         return
     if _same(own, published) or _as_good(node, key, own, published):
@@ -113,11 +113,12 @@ def _as_good(node: Node, key: str, own: Any, published: Any) -> bool:
     if key in ("gallery_batch", "split") and node.stage == "export-features":
         return own is None  # without such a gallery, which is a difference by itself
     # The released files are those of the best epoch, and an imported one holds no other.
-    return key.endswith("checkpoint") and published == "best" and own == "last" and _is_of_import(node)
+    return key.endswith("checkpoint") and published == "best" and own == "last" and any(map(is_import, node.inputs))
 
 
-def _is_of_import(node: Node) -> bool:
-    return any(below.stage == "pretrain" and below.manifest is not None and "import" in below.manifest.config for below in node.inputs)
+def is_import(node: Node) -> bool:
+    """Whether a pretraining was imported: its manifest then says only what the file told."""
+    return node.manifest is not None and "import" in node.manifest.config
 
 
 def _lr_note(step: Step, manifest: Manifest, own: Any, published: float) -> str | None:
