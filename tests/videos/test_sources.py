@@ -265,7 +265,7 @@ def test_no_folder_a_file_and_a_folder_without_videos_are_refused(tmp_path: Path
         find_videos(tmp_path / "gone")
     with pytest.raises(InputError, match="is not a folder"):
         find_videos(touch(tmp_path, "a.mp4") / "a.mp4")
-    with pytest.raises(InputError, match=r"There is no video in .*2 entries, no videos by their names: 2 \.txt"):
+    with pytest.raises(InputError, match=r"There is no video in .*2 entries that by name can be no video: 2 \.txt"):
         find_videos(touch(tmp_path / "texts", "a.txt", "b.txt"))
 
 
