@@ -49,7 +49,7 @@ def _line(row: dict[str, Any]) -> list[str]:
     backbone = "that of the encoder" if row["backbone"] is None else row["backbone"] + width
     clip = "as pretrained" if row["frames"] is None else f"{row['frames']} x {row['size']} px"
     figures = [row["name"], backbone, clip, str(row["batch_size"]), f"{row['lr']:g}", str(row["epochs"])]
-    return [*figures, "; ".join(_published(row)) or {"ours": "ours"}.get(row["origin"], "no published number")]
+    return [*figures, "; ".join(_published(row)) or ("ours" if row["origin"] == "ours" else "no published number")]
 
 
 def _published(row: dict[str, Any]) -> list[str]:

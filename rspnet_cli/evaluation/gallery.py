@@ -36,6 +36,15 @@ class Gallery:
         """How all clips of a video of height x width pixels are cropped and flipped; None for a video that is not in the gallery."""
         return draw_clip(height, width, AUGMENT, gallery_rng(self.seed, row)) if row in self.described else None
 
+    def words(self) -> str:
+        """What it is, for a reader of the features alone."""
+        low, high = AUGMENT.crop_area
+        return (
+            f"reference: in place of the centre square, the {len(self.described)} train videos of split {self.split} show a random crop "
+            f"({low:g} to {high:g} of the frame, shape 3/4 to 4/3, resized to a square) and are flipped with probability {AUGMENT.flip:g}, "
+            f"one draw per video, seed {self.seed}; {len(self.dropped)} of the last incomplete batch are marked unused"
+        )
+
 
 def resolved_gallery(config: ExportConfig) -> ExportConfig:
     """The settings with every None of the gallery replaced by what it comes to."""

@@ -29,7 +29,7 @@ from rspnet_cli.evaluation.features import (
     statistics_clips,
 )
 from rspnet_cli.evaluation.features_file import FEATURES, VIDEOS, FeatureTable, write_features
-from rspnet_cli.evaluation.gallery import AUGMENT, Gallery, reference_gallery, resolved_gallery
+from rspnet_cli.evaluation.gallery import Gallery, reference_gallery, resolved_gallery
 from rspnet_cli.evaluation.videos import labelled_videos
 from rspnet_cli.files import atomic_path
 from rspnet_cli.manifest import ENCODER_STAGES, Manifest, read_manifest
@@ -291,20 +291,9 @@ def _metadata(
         "frame_rate": "that of the video" if encoder.frame_rate is None else encoder.frame_rate,
         "clip_sampling": _SAMPLING[encoder.sampling],
         "preprocessing": f"largest centre square, bilinear resize {antialias} antialias, RGB / 255, ImageNet mean and deviation",
-        "gallery": _gallery_words(gallery),
+        "gallery": "preprocessed as all other videos, complete" if gallery is None else gallery.words(),
         "precision": config.precision,
         f"{training.stage}_digest": training.digest,
         "extract_digest": stage.inputs["extract"].digest,
     }
     return {key: str(value) for key, value in values.items()}
-
-
-def _gallery_words(gallery: Gallery | None) -> str:
-    if gallery is None:
-        return "preprocessed as all other videos, complete"
-    low, high = AUGMENT.crop_area
-    return (
-        f"reference: in place of the centre square, the {len(gallery.described)} train videos of split {gallery.split} show a random crop "
-        f"({low:g} to {high:g} of the frame, shape 3/4 to 4/3, resized to a square) and are flipped with probability {AUGMENT.flip:g}, one "
-        f"draw per video, seed {gallery.seed}; {len(gallery.dropped)} of the last incomplete batch are marked unused"
-    )

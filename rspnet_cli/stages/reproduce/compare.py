@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -9,10 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rspnet_cli.errors import InputError
 from rspnet_cli.lineage import Node, flatten
 from rspnet_cli.manifest import Manifest
 from rspnet_cli.stages.reproduce.steps import BATCH_NORM, Step
-from rspnet_cli.tables import VIDEOS, read_rows
+from rspnet_cli.tables import VIDEOS
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def _values(manifest: Manifest) -> dict[str, Any]:
     batch, parts = optim.get("batch_size"), (run.get("processes") or 0) * (moco.get("bn_splits") or 1)
     return values | {
         BATCH_NORM: batch // parts if batch and parts else None,
+        "store": f"{manifest.config.get('codec')}, short side {manifest.config.get('short_side')}",
         "classes": manifest.results.get("classes"),
         "videos": manifest.results.get("videos"),
     }
@@ -155,8 +158,14 @@ def _counts(step: Step, manifest: Manifest) -> list[Difference]:
 
 @cache
 def _parts(path: Path, digest: str) -> Counter[tuple[str, str]]:
-    """(split, part) -> videos of the extraction `digest`; of Kinetics a quarter of a million rows, so they are read once."""
+    """(split, part) -> videos of the extraction `digest`. Of Kinetics a quarter of a million rows: read once, and never held."""
     parts: Counter[tuple[str, str]] = Counter()
-    for row in read_rows(path):
-        parts.update((name.removeprefix("split_"), part) for name, part in row.items() if name.startswith("split_"))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            splits = [(column, name.removeprefix("split_")) for column, name in enumerate(next(rows, [])) if name.startswith("split_")]
+            for row in rows:
+                parts.update((split, row[column]) for column, split in splits)
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as a table ({error}): restore it, or run its stage again with --force.") from error
     return parts
