@@ -24,6 +24,7 @@ from rspnet_cli.stages.export_checkpoint import export_checkpoint
 from rspnet_cli.stages.export_features import export_features
 from rspnet_cli.stages.finetune import finetune
 from rspnet_cli.stages.import_checkpoint import import_checkpoint
+from rspnet_cli.stages.reproduce import reproduce
 from rspnet_cli.tables import CLASSES, read_table
 from tests import finetuned, released
 from tests.sentences import refused
@@ -239,6 +240,12 @@ def test_later_stages_go_on_from_it(imported: Manifest, extract: Manifest, tmp_p
     tuned = finetune(finetuned.settings(optim={"epochs": 1}), pretrain=imported.folder, frames=extract.folder, out=tmp_path / "finetune")
     assert tuned.results["queries_seen"] is None
     assert (tuned.config["clip"]["frames"], tuned.config["model"]["checkpoint"]) == (4, "best")
+
+
+def test_it_has_no_figures_to_compare_with_published_ones(imported: Manifest) -> None:
+    found = reproduce("ucf101-r3d18", work_dir=imported.folder.parent)
+    assert (found.own, found.verdict) == (None, "missing")
+    assert "finetune" in [step.stage for step, _ in found.missing]
 
 
 def test_a_checkpoint_that_is_not_there_is_named(imported: Manifest, tmp_path: Path) -> None:
