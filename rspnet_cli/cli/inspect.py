@@ -13,8 +13,9 @@ from rspnet_cli.cli.options import AsJson, Quiet, reporter, show_json
 if TYPE_CHECKING:
     from rich.tree import Tree
 
+    from rspnet_cli.lineage import Node
     from rspnet_cli.manifest import Manifest
-    from rspnet_cli.stages.inspect import Difference, Node
+    from rspnet_cli.stages.inspect import Difference
 
 _ARTIFACTS_SHOWN = 8
 
@@ -36,13 +37,14 @@ def inspect(
     [{"stage", "key", "left", "right"}] with --diff}.
     """
     from rspnet_cli.errors import InputError
+    from rspnet_cli.lineage import lineage_json, read_lineage
     from rspnet_cli.stages import inspect as stage
 
-    node = stage.read_lineage(manifest)
-    differences = None if diff is None else stage.compare_lineages(node, stage.read_lineage(diff))
+    node = read_lineage(manifest)
+    differences = None if diff is None else stage.compare_lineages(node, read_lineage(diff))
     verified = stage.verify_lineage(node, reporter(quiet)) if verify else None
     if as_json:
-        document: dict[str, Any] = {"lineage": stage.lineage_json(node)}
+        document: dict[str, Any] = {"lineage": lineage_json(node)}
         if verified is not None:
             document["verified"] = vars(verified)
         if differences is not None:
@@ -103,7 +105,7 @@ def _tree(node: Node, shown: set[Path]) -> Tree:
 
 def _lines(manifest: Manifest) -> list[str]:
     """What the tree says of a stage: when and with what, settings by section, figures, files."""
-    from rspnet_cli.stages.inspect import flatten
+    from rspnet_cli.lineage import flatten
 
     def rounded(value: Any) -> Any:
         return [rounded(item) for item in value] if isinstance(value, list) else round(value, 6) if isinstance(value, float) else value

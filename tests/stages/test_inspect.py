@@ -9,9 +9,10 @@ import pytest
 
 from rspnet_cli.config import ClassificationConfig
 from rspnet_cli.errors import InputError
+from rspnet_cli.lineage import flatten, nodes_of, read_lineage
 from rspnet_cli.progress import Reporter
 from rspnet_cli.stages.eval_classification import eval_classification
-from rspnet_cli.stages.inspect import compare_lineages, flatten, nodes_of, read_lineage, verify_lineage
+from rspnet_cli.stages.inspect import compare_lineages, verify_lineage
 from tests.evaluation.tables import make_export, make_table
 from tests.extracted import make_extract
 from tests.pretrained import make_pretrain
