@@ -21,6 +21,7 @@ from rspnet_cli.cli.export_features import export_features
 from rspnet_cli.cli.extract import extract
 from rspnet_cli.cli.inspect import inspect
 from rspnet_cli.cli.pretrain import pretrain
+from rspnet_cli.cli.report import report
 from rspnet_cli.distributed import is_main
 from rspnet_cli.errors import RspnetError, Stopped
 
@@ -39,6 +40,7 @@ app.command("export-features")(export_features)
 app.command("eval-retrieval")(eval_retrieval)
 app.command("eval-classification")(eval_classification)
 app.command("inspect")(inspect)
+app.command("report")(report)
 
 # Options that take several values as typed (`--topk 1 5 10`, `--topk 1,5,10`); Typer's lists want the option repeated.
 _LIST_OPTIONS = {"--topk", "--also"}

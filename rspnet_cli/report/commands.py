@@ -1,0 +1,158 @@
+"""The command line behind a result, put together from its manifest: typed again, it gives the same settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from rspnet_cli.config import ClassificationConfig, ExportConfig, ExtractConfig
+from rspnet_cli.errors import InputError
+from rspnet_cli.lineage import flatten
+from rspnet_cli.manifest import Manifest
+from rspnet_cli.recipes import recipe_names
+from rspnet_cli.settings import pretrain_settings
+
+DEFAULT_WORK_DIR = "rspnet-run"
+# Of the machine rather than of the experiment: resolved from "auto", so no recipe says them.
+_OF_THE_MACHINE = ("run.device", "run.precision", "run.processes", "run.workers")
+# A folder per stage is the rule; an evaluation of untrained features goes to one of their own.
+_INPUT = {
+    "pretrain": "extract",
+    "export-features": "pretrain",
+    "eval-retrieval": "export-features",
+    "eval-classification": "export-features",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The packaged recipe nearest to a run's settings. differing: "section.key" -> (the recipe's value, the run's)."""
+
+    name: str
+    differing: dict[str, tuple[Any, Any]]
+
+
+def nearest_recipe(config: Mapping[str, Any]) -> Recipe | None:
+    """The recipe that differs in the fewest settings from a pretraining's; None where the settings are none that this version knows.
+
+    A recipe's learning rate is that for the run's batch, its queue trimmed to whole batches, as pretrain resolves them.
+    """
+    ours = {key: value for key, value in flatten(dict(config)).items() if key not in _OF_THE_MACHINE}
+    batch = ours.get("optim.batch_size")
+    if not isinstance(batch, int) or batch < 1:
+        return None
+    best: Recipe | None = None
+    for name in recipe_names():
+        try:
+            scaled = pretrain_settings(recipe=name, flags={"optim.batch_size": batch})
+        except InputError:
+            continue
+        theirs = flatten(scaled.identity())
+        theirs["moco.queue_size"] = theirs["moco.queue_size"] // batch * batch or theirs["moco.queue_size"]
+        plain = flatten(pretrain_settings(recipe=name).identity())
+        theirs["optim.batch_size"] = plain["optim.batch_size"]
+        differing = {key: (theirs.get(key), value) for key, value in ours.items() if theirs.get(key) != value}
+        if best is None or len(differing) < len(best.differing):
+            best = Recipe(name, differing)
+    return best
+
+
+def command_of(manifest: Manifest, work_dir: Path) -> str:
+    """The command that makes this result in this work directory, as one would type it. Sources are called VIDEOS and LISTS."""
+    words = ["rspnet", manifest.stage]
+    processes = manifest.config.get("run", {}).get("processes", 1) if isinstance(manifest.config.get("run"), dict) else 1
+    if processes > 1:
+        words = ["torchrun", "--nproc-per-node", str(processes), "-m", "rspnet_cli", manifest.stage]
+    words += _positional(manifest, work_dir)
+    words += _settings(manifest.stage, manifest.config)
+    if manifest.folder.resolve() != _default_folder(manifest, work_dir).resolve():
+        words += ["--out", str(manifest.folder)]
+    return shlex.join(words + work_dir_option(work_dir))
+
+
+def running_command(config: Mapping[str, Any], work_dir: Path) -> str:
+    """The command of a pretraining that is unfinished."""
+    return shlex.join(["rspnet", "pretrain", *_settings("pretrain", config), *work_dir_option(work_dir)])
+
+
+def work_dir_option(work_dir: Path) -> list[str]:
+    """`--work-dir`, where it is not the default one."""
+    return [] if os.path.normpath(work_dir) == DEFAULT_WORK_DIR else ["--work-dir", str(work_dir)]
+
+
+def _default_folder(manifest: Manifest, work_dir: Path) -> Path:
+    if manifest.stage == "export-features" and manifest.config.get("random_init") is True:
+        return work_dir / "random-init" / manifest.stage
+    if manifest.stage.startswith("eval-") and _of_untrained(manifest):
+        return work_dir / "random-init" / manifest.stage
+    return work_dir / manifest.stage
+
+
+def _of_untrained(manifest: Manifest) -> bool:
+    try:
+        return manifest.input("export-features", verify=False).config.get("random_init") is True
+    except InputError:
+        return False
+
+
+def _positional(manifest: Manifest, work_dir: Path) -> list[str]:
+    if manifest.stage == "extract":
+        return ["VIDEOS"]
+    stage = _INPUT.get(manifest.stage, "")
+    if not any(ref.stage == stage for ref in manifest.inputs):
+        return []
+    folder = manifest.input_path(stage).parent
+    return [] if folder.resolve() == (work_dir / stage).resolve() else [str(folder)]
+
+
+def _settings(stage: str, config: Mapping[str, Any]) -> list[str]:
+    if stage == "pretrain":
+        recipe = nearest_recipe(config)
+        if recipe is None:
+            return []
+        sets = [word for key, (_, value) in recipe.differing.items() for word in ("--set", f"{key}={_typed(value)}")]
+        return ["--recipe", recipe.name, *sets]
+    if stage == "extract":
+        lists = ["--annotations", "LISTS"] if config.get("annotations_sha256") else []
+        return lists + _flags(ExtractConfig, config, {"video_timeout_s": "--video-timeout"}, leave=())
+    if stage == "export-features":
+        return _flags(ExportConfig, config, {"reestimate_bn": "--set reestimate_bn=true"}, leave=("device", "random_init")) + (
+            ["--random-init"] if config.get("random_init") is True else []
+        )
+    words = []
+    if config.get("topk"):
+        words += ["--topk", *(str(k) for k in config["topk"])]
+    if config.get("protocol"):
+        words += ["--protocol", str(config["protocol"])]
+    if config.get("split") is not None:
+        words += ["--split", str(config["split"])]
+    return words + (_flags(ClassificationConfig, config, {}, leave=("split", "protocol")) if stage == "eval-classification" else [])
+
+
+def _flags(model: type[BaseModel], config: Mapping[str, Any], special: Mapping[str, str], leave: tuple[str, ...]) -> list[str]:
+    """`--key value` of every setting that is not the default; true is the flag alone."""
+    words: list[str] = []
+    defaults = model().model_dump(mode="json")
+    for key, default in defaults.items():
+        value = config.get(key, default)
+        # The resolved crf of the h264 store stands for none typed.
+        if key in leave or value == default or (key == "crf" and value == 20):
+            continue
+        flag = special.get(key, "--" + key.replace("_", "-"))
+        if value is True:
+            words += flag.split()
+        else:
+            words += [*flag.split(), ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return words
+
+
+def _typed(value: Any) -> str:
+    """A value as `--set` takes it: TOML, and `none` for no value."""
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
