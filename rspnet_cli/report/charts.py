@@ -38,7 +38,8 @@ def line_chart(
 ) -> Html:
     """Lines over a common x. x_names: names of the places 0, 1, ... (a scale that is no number line). share_axis: y runs from 0 to 1.
 
-    shaded_until: x up to which the background is shaded. connected: False for figures that have no order: marks side by side. The values are also there as JSON, for the script's tip.
+    shaded_until: x up to which the background is shaded. connected: False for figures that have no order. The values are also there as
+    JSON, for the script's tip.
     """
     low, high = (0.0, 1.0) if share_axis else _range([value for line in lines for value in _values(line)])
     ticks = _ticks(low, high)
@@ -62,10 +63,12 @@ def line_chart(
     places = list(zip(x, x_names, strict=True)) if x_names else [(tick, number(_whole(tick))) for tick in _ticks(first, last, 4)]
     for place, label in places:
         if first <= place <= last:
-            parts.append(element("text", label, x=across(place), y=HEIGHT - _BOTTOM + 16, class_="middle"))
+            for row, word in enumerate(label.split(" ", 1)):
+                parts.append(element("text", word, x=across(place), y=HEIGHT - _BOTTOM + 15 + 12 * row, class_="middle"))
     parts.append(element("text", x_label, x=(WIDTH + _LEFT) / 2, y=HEIGHT - 3, class_="middle axis"))
     for place, line in enumerate(lines):
-        aside = 0.0 if connected else 7.0 * (place - (len(lines) - 1) / 2)
+        # Whiskers side by side: on top of each other they could not be told apart.
+        aside = (5.0 if connected else 8.0) * (place - (len(lines) - 1) / 2) if x_names else 0.0
         marks = x_names is not None or len(x) == 1
         parts += _drawn(line, x, lambda value, aside=aside: across(value) + aside, up, marks=marks, connected=connected)  # type: ignore[misc]
     parts.append(element("line", x1=0, x2=0, y1=_TOP, y2=HEIGHT - _BOTTOM, class_="cross"))

@@ -70,7 +70,7 @@ def _line(label: str, results: dict[str, Any], columns: Sequence[tuple[str, str]
 
 
 def _short(probe: str, figure: str) -> str:
-    return {"linear": "lin", "knn": "kNN"}[probe] + " " + {"top1": "top-1", "top5": "top-5", "mean_class": "class"}[figure]
+    return {"linear": "linear", "knn": "kNN"}[probe] + " " + {"top1": "top-1", "top5": "top-5", "mean_class": "per class"}[figure]
 
 
 def confusion(found: Found) -> Section | LeftOut:
@@ -121,7 +121,7 @@ def _by_likeness(counts: np.ndarray) -> list[int]:
     scaled = weights / np.sqrt(degree[:, None] * degree[None, :])
     vector = np.linalg.eigh(scaled)[1][:, -2] / np.sqrt(degree) if len(counts) > 1 else np.zeros(1)
     # Either sign is an eigenvector: the class numbered lowest comes into the first half.
-    return np.argsort(vector if vector[0] <= 0 else -vector, kind="stable").tolist()
+    return [int(label) for label in np.argsort(vector if vector[0] <= 0 else -vector, kind="stable")]
 
 
 def _matrix(key: str, title: str, names: Sequence[str], counts: np.ndarray, command: str) -> Html:
@@ -173,7 +173,7 @@ def _matrix(key: str, title: str, names: Sequence[str], counts: np.ndarray, comm
     right = int(np.trace(counts))
     note = (
         f"Rows: true classes; columns: guesses. {number(right)} of {number(int(counts.sum()))} test videos lie on the diagonal. "
-        "Darker: a larger share of the class."
+        "The stronger the colour, the larger the share of the class."
     )
     table = Table(header, rows, numbers(header, 0, 1), "Every pair that occurs, the most frequent first.")
     return figure(key, title, join((choice, drawing, data_block(data, class_="matrix-data"))), table=table, commands=[command], note=note)

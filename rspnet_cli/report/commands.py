@@ -73,7 +73,7 @@ def command_of(manifest: Manifest, work_dir: Path) -> str:
     words += _positional(manifest, work_dir)
     words += _settings(manifest.stage, manifest.config)
     if manifest.folder.resolve() != _default_folder(manifest, work_dir).resolve():
-        words += ["--out", str(manifest.folder)]
+        words += ["--out", _shown(manifest.folder, work_dir)]
     return shlex.join(words + work_dir_option(work_dir))
 
 
@@ -85,6 +85,12 @@ def running_command(config: Mapping[str, Any], work_dir: Path) -> str:
 def work_dir_option(work_dir: Path) -> list[str]:
     """`--work-dir`, where it is not the default one."""
     return [] if os.path.normpath(work_dir) == DEFAULT_WORK_DIR else ["--work-dir", str(work_dir)]
+
+
+def _shown(folder: Path, work_dir: Path) -> str:
+    """A folder as one would type it: below the work directory as that was typed, elsewhere relative to where one stands."""
+    place, root = folder.resolve(), work_dir.resolve()
+    return str(work_dir / place.relative_to(root)) if place.is_relative_to(root) else os.path.relpath(place)
 
 
 def _default_folder(manifest: Manifest, work_dir: Path) -> Path:
@@ -109,7 +115,7 @@ def _positional(manifest: Manifest, work_dir: Path) -> list[str]:
     if not any(ref.stage == stage for ref in manifest.inputs):
         return []
     folder = manifest.input_path(stage).parent
-    return [] if folder.resolve() == (work_dir / stage).resolve() else [str(folder)]
+    return [] if folder.resolve() == (work_dir / stage).resolve() else [_shown(folder, work_dir)]
 
 
 def _settings(stage: str, config: Mapping[str, Any]) -> list[str]:

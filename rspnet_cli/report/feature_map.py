@@ -38,6 +38,7 @@ def feature_map(found: Found, neighbours: pd.DataFrame | None, *, seed: int) -> 
     maps = {"t-SNE": neighbour_map(places, seed), "PCA": places[:, :2]}
     layouts = {title: _on_canvas(points) for title, points in maps.items()}
     labels, ids = table.label[shown], [str(item) for item in table.videos["id"].to_numpy(dtype=object)[shown]]
+    sources = [str(item) for item in table.videos["source"].to_numpy(dtype=object)[shown]]
     names = [str(item) for item in table.videos["label_name"].to_numpy(dtype=object)[shown]]
     nearest = _nearest(neighbours)
     first = layouts["t-SNE"]
@@ -63,22 +64,22 @@ def feature_map(found: Found, neighbours: pd.DataFrame | None, *, seed: int) -> 
             element("select", element("option", "all classes"), *(element("option", label) for label in classes), class_="pick"),
         ),
     ]
-    header = ["video", "class", "nearest video's class", "t-SNE x", "t-SNE y", "PCA x", "PCA y"]
+    header = ["video", "file", "class", "nearest video's class", "t-SNE x", "t-SNE y", "PCA x", "PCA y"]
     figures = np.concatenate([maps["t-SNE"], maps["PCA"]], axis=1)
     cells: list[list[Cell]] = [
-        [(name(video_id), video_id), name(label), name(nearest.get(video_id, "")), *(f"{value:.3g}" for value in places)]
-        for video_id, label, places in zip(ids, names, figures.tolist(), strict=True)
+        [name(video_id), name(source), name(label), name(nearest.get(video_id, "")), *(f"{value:.3g}" for value in places)]
+        for video_id, source, label, places in zip(ids, sources, names, figures.tolist(), strict=True)
     ]
     note = (
-        f"{number(len(shown))} {which}{_sampled(len(rows), len(shown))}, coloured by class. Hover or tap a point for its clip. The first two "
-        f"principal components hold {explained[:2].sum():.0%} of the variance; t-SNE keeps neighbours together, distances between groups "
-        "mean little. Both see L2-normalised features."
+        f"{number(len(shown))} {which}{_sampled(len(rows), len(shown))}, coloured by class. Hover or tap a point for its clip. The first "
+        f"two principal components hold {explained[:2].sum():.0%} of the variance; t-SNE keeps neighbours together, distances between "
+        "groups mean little. Both see L2-normalised features."
     )
     body = figure(
         "map-figure",
-        TITLE,
+        "Features of the test videos",
         join((element("p", *controls, class_="script"), drawing, data_block(data, class_="map-data"))),
-        table=Table(header, cells, numbers(header, 0, 1, 2)),
+        table=Table(header, cells, numbers(header, 0, 1, 2, 3)),
         commands=[command_of(manifest, found.path)],
         note=note,
     )
@@ -140,7 +141,6 @@ def neighbour_map(places: np.ndarray, seed: int) -> np.ndarray:
     """(n, 2) t-SNE of principal components."""
     from sklearn.manifold import TSNE
 
-    # Before the widest spread is scaled to 1e-4, PCA's own scale would drown the initial differences.
     perplexity = min(30.0, (len(places) - 1) / 3)
     return np.asarray(TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(places), np.float64)
 

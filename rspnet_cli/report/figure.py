@@ -73,7 +73,7 @@ def command_html(*commands: str) -> Html:
     return element("div", *(element("code", command, class_="command") for command in commands), class_="commands")
 
 
-def figure(key: str, title: str, drawing: Html, *, table: Table, commands: Iterable[str], note: Child = None) -> Html:
+def figure(key: str, title: str, drawing: Html, *, table: Table, commands: Sequence[str], note: Child = None) -> Html:
     """A drawing with its title, a sentence on how to read it, its table to open and copy, and the commands behind it."""
     return element(
         "figure",
@@ -82,7 +82,7 @@ def figure(key: str, title: str, drawing: Html, *, table: Table, commands: Itera
         element(
             "details", element("summary", f"Table: {title}"), element("p", table.note) if table.note else None, table_html(table, title)
         ),
-        command_html(*commands),
+        command_html(*commands) if commands else None,
         id=key,
     )
 
@@ -104,7 +104,7 @@ def svg(drawing: Iterable[Child], *, width: float, height: float, title: str, ke
         role="img",
         aria_labelledby=f"{key}-svg",
         class_=class_ or None,
-        style=f"max-width: {width * 1.6:g}px",
+        style=f"max-width: {width * 1.3:g}px",
     )
 
 

@@ -54,7 +54,10 @@ def find_stages(work_dir: Path) -> Found:
     for stage in STAGES:
         folder = work_dir / stage
         if (folder / MANIFEST).exists():
-            _keep(found, stage, lambda folder=folder, stage=stage: read_manifest(folder, stage=stage, verify=False))  # type: ignore[misc]
+            try:
+                found.stages[stage] = read_manifest(folder, stage=stage, verify=False)
+            except InputError as error:
+                found.notes.append(f"{stage} is left out: {error}")
         if (folder / UNFINISHED).is_dir():
             found.unfinished[stage] = Unfinished(folder / UNFINISHED, _state_config(folder / UNFINISHED))
     if not found.stages and not found.unfinished:
@@ -69,13 +72,6 @@ def find_stages(work_dir: Path) -> Found:
     ):
         _follow(found, stage, [found.stages[name] for name in above if name in found.stages])
     return found
-
-
-def _keep(found: Found, stage: str, read: Any) -> None:
-    try:
-        found.stages[stage] = read()
-    except InputError as error:
-        found.notes.append(f"{stage} is left out: {error}")
 
 
 def _follow(found: Found, stage: str, results: list[Manifest]) -> None:

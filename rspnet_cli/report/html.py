@@ -1,7 +1,7 @@
 """HTML and SVG as text in which every word from outside is escaped, because only `Html` is not.
 
-`element("td", name)` escapes a str and keeps an Html as it is; an f-string of Html is a str again, so a slip shows as visible tags and never
-as markup. The output is XML as well: quoted attributes, every element closed.
+`element("td", name)` escapes a str and keeps an Html as it is; an f-string of Html is a str again, so a slip shows as visible tags and
+never as markup. The output is XML as well: quoted attributes, every element closed.
 """
 
 from __future__ import annotations

@@ -55,12 +55,13 @@ def retrieval(found: Found, baseline: Manifest | None) -> Section | LeftOut:
         commands.append(command_of(baseline, found.path))
     drawing = line_chart(KEY, "Recall at k", list(range(len(ks))), lines, x_label="k nearest", x_names=ks, share_axis=True)
     how = "leave-one-out, its own group left out" if results["protocol"] != "split" else f"split {manifest.config.get('split')}"
+    searched = f"{number(results['queries'])} queries search {number(results['gallery'])} videos ({how})"
     note = (
-        f"{number(results['queries'])} queries search {number(results['gallery'])} videos ({how}); a query is right at k if any of its k "
-        f"nearest videos has its class. {number(results['queries_seen'])} of the queries were seen in pretraining. Whiskers: 95 % intervals."
-        + ("" if untrained else " There is no result of the untrained encoder to stand beside it: `rspnet export-features --random-init`, "
-           "then evaluate that.")
-    )  # fmt: skip
+        f"{searched}; a query is right at k if any of its k nearest videos has its class. {number(results['queries_seen'])} of the queries "
+        "were seen in pretraining. Whiskers: 95 % intervals."
+    )
+    if not untrained:
+        note += " The untrained encoder has no result here to stand beside: `rspnet export-features --random-init`, then evaluate that."
     marks = legend((line.label, line.style) for line in lines)
     table = Table(header, rows, numbers(header))
     return Section(KEY, TITLE, figure("recall", "Recall at k", join((marks, drawing)), table=table, commands=commands, note=note))

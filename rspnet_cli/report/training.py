@@ -9,7 +9,7 @@ from pathlib import Path
 from rspnet_cli.lineage import flatten
 from rspnet_cli.report.charts import Line, line_chart
 from rspnet_cli.report.commands import command_of, running_command
-from rspnet_cli.report.figure import LeftOut, Section, Table, figure, legend, numbers
+from rspnet_cli.report.figure import LeftOut, Section, Table, command_html, figure, legend, numbers
 from rspnet_cli.report.found import Found, checked, read_log
 from rspnet_cli.report.html import Html, element, join, number
 from rspnet_cli.tables import METRICS, TIMINGS
@@ -95,13 +95,19 @@ def _progress(rows: Sequence[Row], epochs: object) -> str:
 
 def _run(prefix: str, title: str, rows: Sequence[Row], folder: Path, command: str) -> Html:
     timings = read_log(folder / TIMINGS.file)
-    charts = [_chart(f"{prefix}-{panel.key}", panel, rows, command) for panel in _PANELS]
-    charts += [_chart(f"{prefix}-{panel.key}", panel, timings, command) for panel in (_SPEED, _WAIT)]
+    charts = [_chart(f"{prefix}-{panel.key}", panel, rows) for panel in _PANELS]
+    charts += [_chart(f"{prefix}-{panel.key}", panel, timings) for panel in (_SPEED, _WAIT)]
     shown = [chart for chart in charts if chart is not None]
-    return element("div", element("h3", title), element("div", *shown, class_="charts") if shown else element("p", "No figures yet."))
+    # One command for all of these figures.
+    return element(
+        "div",
+        element("h3", title),
+        command_html(command),
+        element("div", *shown, class_="charts") if shown else element("p", "No figures yet."),
+    )
 
 
-def _chart(key: str, panel: _Panel, rows: Sequence[Row], command: str) -> Html | None:
+def _chart(key: str, panel: _Panel, rows: Sequence[Row]) -> Html | None:
     columns = [(column, label) for column, label in panel.columns if any(row.get(column) is not None for row in rows)]
     if not columns:
         return None
@@ -119,7 +125,7 @@ def _chart(key: str, panel: _Panel, rows: Sequence[Row], command: str) -> Html |
     cells = [[(number(_whole(value)), "" if value is None else value) for value in values] for values in _columns(points, columns)]
     table = Table(header, cells, numbers(header), f"Each row is the mean of {per_point} rows of the log." if per_point > 1 else "")
     marks = legend((line.label, line.style) for line in lines)
-    return figure(key, panel.title, join((marks, drawing)), table=table, commands=[command], note=note)
+    return figure(key, panel.title, join((marks, drawing)), table=table, commands=[], note=note)
 
 
 def _columns(points: Sequence[Row], columns: Sequence[tuple[str, str]]) -> list[list[float | None]]:
