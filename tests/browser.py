@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,16 @@ from typing import Any
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+# The browser reads commands from descriptor 3 and answers on 4. Both pipes go out of the way first: they may be 3 or 4 themselves.
+_START = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]
+for end, place in zip(ends, (3, 4)):
+    os.dup2(end, place)
+    os.close(end)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
 
 
 def chromium() -> str:
@@ -134,10 +145,8 @@ def browser(profile: Path) -> Iterator[Page]:
     flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-pipe"]
     read_command, write_command = os.pipe()
     read_answer, write_answer = os.pipe()
-    # The protocol's pipes are the descriptors 3 and 4.
-    shell = f'exec "$0" "$@" 3<&{read_command} 4>&{write_answer}'
     process = subprocess.Popen(
-        ["sh", "-c", shell, program, *flags, f"--user-data-dir={profile}", "about:blank"],
+        [sys.executable, "-c", _START, str(read_command), str(write_answer), program, *flags, f"--user-data-dir={profile}", "about:blank"],
         pass_fds=(read_command, write_answer),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

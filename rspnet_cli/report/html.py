@@ -45,14 +45,16 @@ def join(parts: Iterable[Child], between: str = "") -> Html:
 def element(tag: str, *children: Child, **attributes: Attribute) -> Html:
     """`<tag ...>children</tag>`. An underscore in an attribute's name is a hyphen and one at its end is dropped (class_, data_label).
 
-    An attribute that is None or False is left out, True is written as its own name; floats have at most two decimals (SVG coordinates).
+    An attribute that is None or False is left out, True is written as its own name; floats have at most two decimals (SVG coordinates),
+    but all of theirs where they are data.
     """
     words = [tag]
     for name, value in attributes.items():
         if value is None or value is False:
             continue
         name = name.rstrip("_").replace("_", "-")
-        content = name if value is True else f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+        rounded = isinstance(value, float) and not name.startswith("data-")
+        content = name if value is True else f"{value:.2f}".rstrip("0").rstrip(".") if rounded else str(value)
         words.append(f'{name}="{text(content)}"')
     opening = " ".join(words)
     return Html(f"<{opening} />") if tag in _VOID else Html(f"<{opening}>{join(children)}</{tag}>")
