@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from rspnet_cli.cli.options import WORK_DIR, AsJson, Quiet, WorkDir, reporter, show_json
+from rspnet_cli.errors import InputError
 
 
 def report(
+    context: typer.Context,
     folder: Annotated[
         Path | None, typer.Argument(metavar="[WORK_DIR]", help="Folder that holds one folder per stage.", show_default="--work-dir")
     ] = None,
@@ -31,6 +33,9 @@ def report(
     It opens from disk in any browser and loads nothing from elsewhere. It can be made at any time, also while pretrain runs: what is not
     there yet is left out, saying so. --json prints {"path", "bytes", "sections": [keys], "left_out": {title: reason}, "clips"}.
     """
+    typed = context.get_parameter_source("work_dir")
+    if folder is not None and typed is not None and typed.name == "COMMANDLINE":
+        raise InputError(f"{folder} and --work-dir {work_dir} are both typed: leave one of the two out.")
     from rspnet_cli.stages.report import report as stage
 
     written = stage(folder or work_dir, out=out, seed=seed, max_bytes=int(max_mb * 1e6), force=force, report=reporter(quiet))

@@ -1,0 +1,91 @@
+"""The command in a report, typed again, means the settings of the result."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from rspnet_cli.config import PretrainConfig
+from rspnet_cli.manifest import read_manifest
+from rspnet_cli.recipes import recipe_names
+from rspnet_cli.report.commands import command_of, nearest_recipe, running_command
+from rspnet_cli.settings import pretrain_settings, validated
+from rspnet_cli.stages.pretrain import resolve
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipes_own_settings_are_found_to_be_its(name: str) -> None:
+    config = resolved(pretrain_settings(recipe=name))
+    recipe = nearest_recipe(config)
+    assert recipe is not None
+    assert recipe.differing == {}
+    # Recipes of equal settings cannot be told apart.
+    assert resolved(pretrain_settings(recipe=recipe.name)) == config
+
+
+def resolved(config: PretrainConfig) -> dict[str, object]:
+    import torch
+
+    return resolve(config, torch.device("cpu")).identity()
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["--recipe", "small-cpu", "--set", "optim.epochs=7", "--set", "clip.frame_rate=12.5"],
+        ["--recipe", "small-cpu", "--set", "moco.momentum_end=none", "--set", "clip.speeds=[4,2,1]", "--set", "model.head=mlp"],
+        ["--recipe", "r3d18", "--set", "optim.batch_size=64", "--set", "run.seed=3"],
+        ["--recipe", "r3d18", "--set", "optim.batch_size=64", "--set", "optim.lr=0.3"],
+        ["--recipe", "s3dg", "--set", "augment.order=aug_plus", "--set", "run.compile=true", "--set", "data.split=all"],
+    ],
+)
+def test_a_pretrainings_command_gives_its_settings_again(typed: list[str]) -> None:
+    def settings(words: list[str]) -> dict[str, object]:
+        sets = [value for flag, value in zip(words[::2], words[1::2], strict=True) if flag == "--set"]
+        return resolved(pretrain_settings(recipe=words[words.index("--recipe") + 1], sets=sets))
+
+    config = settings(typed)
+    words = shlex.split(running_command(config, Path("rspnet-run")))
+    assert words[:2] == ["rspnet", "pretrain"]
+    assert settings(words[2:]) == config
+    if "augment.order=aug_plus" not in typed:  # which changes the defaults of others, so they are named too
+        assert len(words) <= 2 + len(typed), "nothing is typed that the recipe says"
+
+
+def test_the_lr_of_a_recipe_is_that_for_the_batch() -> None:
+    recipe = nearest_recipe(resolved(pretrain_settings(recipe="r3d18", flags={"optim.batch_size": 64})))
+    assert recipe is not None
+    assert (recipe.name, recipe.differing) == ("r3d18", {"optim.batch_size": (256, 64)})
+
+
+def test_settings_of_another_version_have_no_recipe() -> None:
+    assert nearest_recipe({}) is None
+    assert nearest_recipe({"optim": {"batch_size": "many"}}) is None
+
+
+def test_the_commands_of_a_chain_name_what_is_not_the_default(extracted_chain: Path) -> None:
+    found = {
+        name: command_of(read_manifest(extracted_chain / name), extracted_chain)
+        for name in ("extract", "export-features", "random-init/export-features")
+    }
+    where = ["--work-dir", str(extracted_chain)]
+    assert shlex.split(found["extract"]) == ["rspnet", "extract", "VIDEOS", "--dataset", "plain", "--short-side", "32", *where]
+    assert shlex.split(found["export-features"]) == ["rspnet", "export-features", "--clips", "3", "--pool", "max", *where]
+    assert shlex.split(found["random-init/export-features"]) == ["rspnet", "export-features", "--random-init", *where]
+
+
+@pytest.fixture
+def extracted_chain(tmp_path: Path) -> Path:
+    from tests.evaluation.tables import make_export, make_table
+    from tests.extracted import make_extract
+
+    make_extract(tmp_path / "extract", num_frames=(9, 10))
+    inputs = {"extract": tmp_path / "extract"}
+    from rspnet_cli.config import ExportConfig
+
+    for folder, config in (("", {"clips": 3, "pool": "max"}), ("random-init", {"random_init": True})):
+        identity = validated(ExportConfig, config).identity() | {"device": "cpu"}
+        make_export(tmp_path / folder / "export-features", make_table(), config=identity, inputs=inputs)
+    return tmp_path
