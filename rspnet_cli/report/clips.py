@@ -53,7 +53,8 @@ class Clips:
             except InputError as error:
                 self.faults.append(str(error))
                 continue
-            room_bytes -= len(rule) + 1
+            # A line of the style, and the name in the list of clips with its quotes and comma.
+            room_bytes -= len(rule) + 1 + len(clip_class(video_id)) + 3
             if room_bytes < 0:
                 return
             self.styles[video_id] = rule

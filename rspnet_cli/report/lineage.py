@@ -106,7 +106,7 @@ def _artifacts(manifest: Manifest) -> Html:
     rows: list[list[Cell]] = [
         [artifact.path, (number(artifact.bytes), artifact.bytes), element("code", artifact.sha256)]
         for artifact in manifest.artifacts
-        if artifact not in many
+        if not artifact.path.startswith(HASHED_ON_USE)
     ]
     if many:
         total = sum(artifact.bytes for artifact in many)

@@ -75,7 +75,7 @@ def report(
     write_atomic(target, whole)
     size = len(whole.encode())
     if size > max_bytes:
-        voice.warn(f"The report has {size:,} bytes, more than the {max_bytes:,} asked for, though it holds no clips.")
+        voice.warn(f"The report has {size:,} bytes without any clip, more than the {max_bytes:,} it should have at most.")
     return Written(target, size, [part.key for part in sections], {part.title: part.reason for part in left_out}, len(clips.styles))
 
 

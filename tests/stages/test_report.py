@@ -250,11 +250,13 @@ def test_equal_results_give_equal_pages(made: Written, work: Path) -> None:
 def test_clips_are_made_while_they_fit(made: Written, work: Path) -> None:
     bare = report(work, out=work / "bare.html", max_bytes=1)
     assert bare.clips == 0
-    room = bare.bytes + (made.bytes - bare.bytes) // 2
-    half = report(work, out=work / "half.html", max_bytes=room)
-    assert 0 < half.clips < made.clips
-    assert half.bytes <= room
-    assert half.sections == KEYS
+    whole = report(work, out=work / "page.html")
+    assert whole.clips == made.clips
+    for room in (whole.bytes + 1, whole.bytes - 1, (bare.bytes + whole.bytes) // 2):
+        some = report(work, out=work / "page.html", max_bytes=room)
+        assert some.bytes <= room
+        assert some.clips == whole.clips if room > whole.bytes else 0 < some.clips < whole.clips
+        assert some.sections == KEYS
 
 
 def test_parts_that_are_missing_are_left_out_with_the_reason(work: Path) -> None:
