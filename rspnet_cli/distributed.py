@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rspnet_cli.errors import RspnetError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import torch
+    from torch import Tensor, nn
 
 
 def rank() -> int:
@@ -108,10 +109,37 @@ def all_gather_rows(rows: Tensor) -> Tensor:
 
 def mean_over_ranks(value: Tensor) -> Tensor:
     """The mean of a tensor over ranks, on every rank."""
+    return sum_over_ranks(value) / world_size()
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum of a tensor over ranks, on every rank."""
     if world_size() == 1:
         return value
     import torch.distributed as dist
 
     value = value.clone()
     dist.all_reduce(value)
-    return value / world_size()
+    return value
+
+
+def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module; under torchrun wrapped so that gradients are averaged over ranks.
+
+    Batch norm is per rank; rank 0's running statistics are everybody's (broadcast before each pass), as released.
+    """
+    if world_size() == 1:
+        return module
+    from torch.nn.parallel import DistributedDataParallel
+
+    return DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give every rank the buffers of rank 0 (batch-norm statistics), as `data_parallel` does before a pass in training."""
+    if world_size() == 1:
+        return
+    import torch.distributed as dist
+
+    for buffer in module.buffers():
+        dist.broadcast(buffer, src=0)

@@ -27,7 +27,7 @@ class DiskFullError(RspnetError):
     """No space is left (exit code 1). Earlier artifacts are untouched; the same command continues once there is room."""
 
     def __init__(self, path: Path, needed_bytes: int | None, free_bytes: int | None) -> None:
-        needed = "more room" if needed_bytes is None else f"{needed_bytes:,} bytes"
+        needed = "more room" if needed_bytes is None else f"at least {needed_bytes:,} bytes"
         free = "" if free_bytes is None else f", and {free_bytes:,} bytes are free there"
         super().__init__(
             f"The disk is full: {path} needs {needed}{free}. Make room and type the same command again; it continues where it stopped."

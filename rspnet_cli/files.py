@@ -15,6 +15,8 @@ from typing import Any
 from rspnet_cli.errors import DiskFullError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+TEMPORARY = ".tmp-"
+"""What the names of files and folders that are not whole yet begin with."""
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -26,8 +28,11 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def disk_full(path: Path, needed_bytes: int | None = None) -> DiskFullError:
-    """The error for a full disk at `path`, with what is free there as far as it can be known."""
-    return DiskFullError(path, needed_bytes, free_bytes(path))
+    """The error for a full disk at `path`, with what is free there as far as it can be known. needed_bytes: at least so many."""
+    free = free_bytes(path)
+    if needed_bytes is not None and free is not None and needed_bytes <= free:
+        needed_bytes = free = None  # a quota, or a file that was to become larger
+    return DiskFullError(path, needed_bytes, free)
 
 
 def free_bytes(path: Path) -> int | None:
@@ -44,11 +49,10 @@ def free_bytes(path: Path) -> int | None:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder; when the block ends well its content is fsynced and becomes `path`.
 
-    The name is short, not derived from `path`, so that it fits where `path` fits; the ending is kept, because libraries
-    choose a format by it. On any error the temporary file is removed. Raises DiskFullError when there is no room.
+    On any error the temporary file is removed. Raises DiskFullError when there is no room.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".tmp-{os.getpid()}-{os.urandom(4).hex()}{path.suffix}"
+    temporary = temporary_beside(path)
     try:
         yield temporary
         with temporary.open("rb") as handle:
@@ -58,12 +62,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except BaseException as error:
         needed: int | None = None
         with suppress(OSError):
-            needed = temporary.stat().st_size
+            needed = temporary.stat().st_size  # so much at least
         with suppress(OSError):
             temporary.unlink()
         if is_disk_full(error):
             raise disk_full(path, needed) from error
         raise
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new name in the folder of `path`: short, so that it fits where `path` fits, with its ending, by which libraries choose a format."""
+    return path.parent / f"{TEMPORARY}{os.getpid()}-{os.urandom(4).hex()}{path.suffix}"
 
 
 def link_or_copy_file(source: str | Path, target: str | Path) -> None:

@@ -37,12 +37,11 @@ def _node(manifest: Manifest, known: dict[Path, Node]) -> Node:
     if place not in known:
         inputs = []
         for ref in manifest.inputs:
-            where = manifest.input_path(ref.stage)
             try:
                 # A digest holds those of its inputs: as long as they match, there is no way round in a circle.
-                inputs.append(_node(manifest.input(ref.stage, verify=False), known))
+                inputs.append(_node(manifest.read_input(ref, verify=False), known))
             except InputError as error:
-                inputs.append(Node(ref.stage, where, ref.digest, None, [], str(error)))
+                inputs.append(Node(ref.stage, manifest.place_of(ref), ref.digest, None, [], str(error)))
         known[place] = Node(manifest.stage, manifest.path, manifest.digest, manifest, inputs)
     return known[place]
 

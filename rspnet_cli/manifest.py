@@ -25,6 +25,8 @@ MAX_MANIFEST_BYTES = 256 * 2**20
 # Artifacts below these folders are many: reading a manifest checks their sizes, and they are hashed when they are used
 # (pretrain's first epoch) or asked for (`rspnet inspect --verify`).
 HASHED_ON_USE = ("frames/",)
+# The stages that leave an encoder behind.
+ENCODER_STAGES = ("pretrain", "finetune")
 _NOT_DIGESTED = {"created", "environment", "digest"}
 
 
@@ -75,6 +77,21 @@ class Manifest(BaseModel):
         """The stage's folder."""
         return self._path.parent
 
+    @property
+    def is_imported(self) -> bool:
+        """Whether it is of a training stage that was not run here: its weights are a file's, its training videos are not known."""
+        return "import" in self.config
+
+    @property
+    def command(self) -> str:
+        """The command that made it."""
+        return "import-checkpoint" if self.is_imported else self.stage
+
+    @property
+    def advice(self) -> str:
+        """What to do about a file of it that is not what it was."""
+        return f"restore it, or make it anew with `rspnet {self.command} --force`"
+
     def computed_digest(self) -> str:
         """sha256 over the canonical JSON of everything but `created`, `environment` and the digest itself."""
         return sha256_of_json(self.model_dump(mode="json", exclude=_NOT_DIGESTED))
@@ -83,27 +100,33 @@ class Manifest(BaseModel):
         """The file of one artifact. Raises InputError when this manifest has no such artifact."""
         if not any(artifact.path == name for artifact in self.artifacts):
             raise InputError(
-                f"{self.path} lists no artifact '{name}': it was made by another version or edited; run the {self.stage} stage again."
+                f"{self.path} lists no artifact '{name}': it was made by another version or edited; run `rspnet {self.command}` again."
             )
         return self.folder / name
 
-    def input_path(self, stage: str) -> Path:
-        """Where the manifest of an input stage lies now (a work directory can be moved whole)."""
-        for ref in self.inputs:
-            if ref.stage == stage:
-                return Path(os.path.normpath(self.folder / ref.path))
-        raise InputError(f"{self.path} names no input of stage '{stage}'.")
-
     def input(self, stage: str, *, verify: bool = True) -> Manifest:
         """Read the manifest of an input stage and check that it is the one this stage read. Raises InputError."""
-        ref = next((ref for ref in self.inputs if ref.stage == stage), None)
-        manifest = read_manifest(self.input_path(stage), stage=stage, verify=verify)
-        if ref is not None and manifest.digest != ref.digest:
+        return self.read_input(self._ref(stage), verify=verify)
+
+    def read_input(self, ref: InputRef, *, verify: bool = True) -> Manifest:
+        """The same for one of `inputs`, of which several may be of one stage."""
+        manifest = read_manifest(self.place_of(ref), stage=ref.stage, verify=verify)
+        if manifest.digest != ref.digest:
             raise InputError(
-                f"{manifest.path} is not the {stage} that {self.path} was made from (its digest differs): "
+                f"{manifest.path} is not the {ref.stage} that {self.path} was made from (its digest differs): "
                 f"run the {self.stage} stage again on it, or put the old one back."
             )
         return manifest
+
+    def place_of(self, ref: InputRef) -> Path:
+        """Where the manifest of one of `inputs` lies now (a work directory can be moved whole)."""
+        return Path(os.path.normpath(self.folder / ref.path))
+
+    def _ref(self, stage: str) -> InputRef:
+        for ref in self.inputs:
+            if ref.stage == stage:
+                return ref
+        raise InputError(f"{self.path} names no input of stage '{stage}'.")
 
 
 def manifest_file(path: Path) -> Path:
@@ -112,27 +135,29 @@ def manifest_file(path: Path) -> Path:
     return path / MANIFEST if os.path.isdir(path) or path.suffix != ".json" else path  # noqa: PTH112
 
 
-def read_manifest(path: Path, *, stage: str | None = None, verify: bool = True, verify_all: bool = False) -> Manifest:
+def read_manifest(
+    path: Path, *, stage: str | tuple[str, ...] | None = None, verify: bool = True, verify_all: bool = False, edited: bool = False
+) -> Manifest:
     """Read and check a manifest (or the one in a folder).
 
-    stage: the stage it must be of. verify: check that every artifact is there, inside the folder, with its size and hash (the
-    many files of HASHED_ON_USE by size alone). verify_all: hash those too. Raises InputError for anything amiss.
+    stage: the stage it must be of, or several. verify: check that every artifact is there, inside the folder, with its size and hash (the
+    many files of HASHED_ON_USE by size alone). verify_all: hash those too. edited: take one that was edited after it was written, too.
+    Raises InputError for anything amiss.
     """
     file = manifest_file(path)
-    manifest = _parse(file, stage)
-    if stage is not None and manifest.stage != stage:
-        raise InputError(f"{file} is of stage '{manifest.stage}', not '{stage}': run `rspnet {stage}` first, or name another manifest.")
+    stages = (stage,) if isinstance(stage, str) else stage or ()
+    manifest = _parse(file, stages[0] if stages else None)
+    if stages and manifest.stage not in stages:
+        wanted = " or ".join(f"'{name}'" for name in stages)
+        raise InputError(f"{file} is of stage '{manifest.stage}', not {wanted}: run `rspnet {stages[0]}` first, or name another manifest.")
     try:
         digest = manifest.computed_digest()
     except (ValueError, RecursionError) as error:  # nested deeper than can be written
         raise InputError(
             f"{file} holds values that no manifest has ({type(error).__name__}): restore it or run the stage again."
         ) from error
-    if digest != manifest.digest:
-        raise InputError(
-            f"{file} was edited after it was written (its digest does not match its content): "
-            f"restore it, or make it anew with `rspnet {manifest.stage} --force`."
-        )
+    if digest != manifest.digest and not edited:
+        raise InputError(f"{file} was edited after it was written (its digest does not match its content): {manifest.advice}.")
     if verify:
         for artifact in manifest.artifacts:
             check_artifact(manifest, artifact, hashed=verify_all or not artifact.path.startswith(HASHED_ON_USE))
@@ -143,7 +168,14 @@ def check_artifact(manifest: Manifest, artifact: Artifact, *, hashed: bool) -> N
     """Check one artifact's place, kind, size and (if asked) hash. Raises InputError naming the file and the fault."""
     fault = artifact_fault(manifest.folder, artifact, hashed=hashed)
     if fault:
-        raise InputError(f"{manifest.folder / artifact.path} {fault}: restore it, or make it anew with `rspnet {manifest.stage} --force`.")
+        raise InputError(f"{manifest.folder / artifact.path} {fault}: {manifest.advice}.")
+
+
+def checked_artifact(manifest: Manifest, name: str) -> Path:
+    """The file of one artifact, hashed: for a manifest that was read without verifying all of them. Raises InputError."""
+    path = manifest.artifact_path(name)
+    check_artifact(manifest, next(artifact for artifact in manifest.artifacts if artifact.path == name), hashed=True)
+    return path
 
 
 def artifact_fault(folder: Path, artifact: Artifact, *, hashed: bool) -> str | None:

@@ -11,19 +11,25 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from rspnet_cli.config import PretrainConfig, Section
+from rspnet_cli.config import FinetuneConfig, PretrainConfig, Section, TrainingConfig
 from rspnet_cli.errors import InputError
-from rspnet_cli.recipes import recipe_names, recipe_text
+from rspnet_cli.manifest import Manifest
+from rspnet_cli.recipes import STAGES, recipe_names, recipe_text
 
 Config = TypeVar("Config", bound=BaseModel)
+_STAGE_OF: dict[type[TrainingConfig], str] = {PretrainConfig: "pretrain", FinetuneConfig: "finetune"}
 _MAX_CONFIG_BYTES = 2**20
 
 
-def read_recipe(name: str) -> dict[str, dict[str, Any]]:
-    """The settings of a packaged recipe. Raises InputError naming the nearest one."""
-    if name not in recipe_names():
-        raise InputError(f"There is no recipe '{name}'{_nearest(name, recipe_names())}: the recipes are {', '.join(recipe_names())}.")
-    return _sections(tomllib.loads(recipe_text(name)), f"recipe {name}")
+def read_recipe(stage: str, name: str) -> dict[str, dict[str, Any]]:
+    """The settings of a packaged recipe of a stage. Raises InputError naming the nearest one, or the stage that it is for."""
+    names = recipe_names(stage)
+    if name not in names:
+        other = next((other for other in STAGES if other != stage and name in recipe_names(other)), None)
+        if other is not None:
+            raise InputError(f"'{name}' is a recipe of {other}, not of {stage}: the recipes of {stage} are {', '.join(names)}.")
+        raise InputError(f"There is no recipe '{name}'{_nearest(name, names)}: the recipes of {stage} are {', '.join(names)}.")
+    return _sections(tomllib.loads(recipe_text(stage, name)), f"recipe {name}")
 
 
 def pretrain_settings(
@@ -38,20 +44,10 @@ def pretrain_settings(
     sets: "section.key=value" as typed. flags: "section.key" -> value of the flags that were typed; None: not typed. Raises InputError
     for an unknown key (with the nearest name), a value out of range, and a typed setting that has no effect.
     """
-    merged = read_recipe(recipe)
+    merged = read_recipe("pretrain", recipe)
+    typed = _typed(PretrainConfig, config_file, sets, flags)
     recipe_batch = merged.get("optim", {}).get("batch_size")
-    typed: dict[str, Any] = {}
-    if config_file is not None:
-        typed |= _flatten(_read_config(config_file))
-    for text in sets:
-        key, value = _parse_set(text)
-        section, name = _known(key)
-        typed[key] = _value_of(value, _section_class(PretrainConfig.model_fields[section].annotation).model_fields[name])
-    typed |= {key: value for key, value in (flags or {}).items() if value is not None}
-    for key, value in typed.items():
-        section, name = _known(key)
-        merged.setdefault(section, {})[name] = value
-    config = validated(PretrainConfig, merged)
+    config = validated(PretrainConfig, _overlaid(merged, _nested(typed)))
     _refuse_without_effect(config, typed)
     if config.optim.lr_scale == "linear" and recipe_batch:
         # A typed rate is meant as typed, unless the scaling was typed as well.
@@ -60,6 +56,60 @@ def pretrain_settings(
         # The resolved config holds the rate that is used, and no longer the wish to scale it.
         config = config.model_copy(update={"optim": config.optim.model_copy(update={"lr": lr, "lr_scale": "none"})})
     return config
+
+
+def finetune_settings(
+    *,
+    recipe: str | None = None,
+    config_file: Path | None = None,
+    sets: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> FinetuneConfig:
+    """The settings of finetune; arguments as of `pretrain_settings`. recipe None: the defaults. Raises InputError."""
+    merged = read_recipe("finetune", recipe) if recipe is not None else {}
+    for_linear = merged.pop("linear", {})  # further sections, for the linear probe alone
+    typed = _typed(FinetuneConfig, config_file, sets, flags)
+    config = validated(FinetuneConfig, _overlaid(merged, _nested(typed)))
+    if config.model.linear:
+        config = validated(FinetuneConfig, _overlaid(_overlaid(merged, for_linear), _nested(typed)))
+    _refuse_without_effect(config, typed)
+    return config
+
+
+def finetune_recipe_for(encoder: Manifest) -> str | None:
+    """The recipe of finetune that goes with an encoder, where none is named: UCF101's, or for narrow networks that for CPUs."""
+    model = encoder.config.get("model", {})
+    name = f"ucf101-{model.get('backbone')}" if model.get("width") == 1 else "small-cpu-finetune"
+    return name if name in recipe_names("finetune") else None
+
+
+def _typed(model: type[TrainingConfig], config_file: Path | None, sets: Iterable[str], flags: Mapping[str, Any] | None) -> dict[str, Any]:
+    """ "section.key" -> value of everything that was typed, later sources over earlier ones. Raises InputError for unknown keys."""
+    typed: dict[str, Any] = {}
+    if config_file is not None:
+        typed |= _flatten(_read_config(config_file))
+    typed |= typed_settings(model, sets)
+    typed |= {key: value for key, value in (flags or {}).items() if value is not None}
+    for key in typed:
+        _known(model, key)
+    return typed
+
+
+def typed_settings(model: type[TrainingConfig], sets: Iterable[str]) -> dict[str, Any]:
+    """Settings of a training as typed, "section.key=value" -> {"section.key": value}. Raises InputError for an unknown key."""
+    typed = {}
+    for text in sets:
+        key, value = _parse_set(text)
+        typed[key] = _value_of(value, _known(model, key))
+    return typed
+
+
+def checked_settings(model: type[TrainingConfig], typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Single settings of a training, "section.key" -> value as JSON has it. Raises InputError for one that is unknown or out of range."""
+    for key in typed:
+        _known(model, key)
+    values = validated(model, _nested(typed)).model_dump(mode="json")
+    return {key: values[key.partition(".")[0]][key.partition(".")[2]] for key in typed}
 
 
 def flat_settings(model: type[Config], *, sets: Iterable[str] = (), flags: Mapping[str, Any] | None = None) -> Config:
@@ -85,32 +135,37 @@ def validated(model: type[Config], values: Mapping[str, Any]) -> Config:
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            raise InputError(f"There is no setting '{where}'{_nearest(where, setting_names())}.") from error
+            raise InputError(f"There is no setting '{where}'{_nearest(where, setting_names(model))}.") from error
         given = "" if first["type"] == "value_error" else f" (given: {first['input']!r})"
         label = "" if first["type"] == "value_error" and ("." in message.split(" ", 1)[0] or not where) else f"{where}: "
         raise InputError(f"{label}{message}{given}: correct this setting.") from error
 
 
-def setting_names() -> list[str]:
-    """Every "section.key" of pretrain."""
-    return [
-        f"{section}.{key}"
-        for section, field in PretrainConfig.model_fields.items()
-        for key in _section_class(field.annotation).model_fields
-    ]
+def setting_names(model: type[BaseModel]) -> list[str]:
+    """Every "section.key" of a training's config, or every key of a config without sections."""
+    names: list[str] = []
+    for name, field in model.model_fields.items():
+        section = _section_class(field.annotation)
+        names += [f"{name}.{key}" for key in section.model_fields] if section else [name]
+    return names
 
 
-def _section_class(annotation: Any) -> type[Section]:
-    assert isinstance(annotation, type)
-    assert issubclass(annotation, Section)
-    return annotation
+def _section_class(annotation: Any) -> type[Section] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
-def _known(key: str) -> tuple[str, str]:
-    if key not in setting_names():
-        raise InputError(f"There is no setting '{key}'{_nearest(key, setting_names())}: `rspnet pretrain --help` and the README list them.")
+def _known(model: type[TrainingConfig], key: str) -> FieldInfo:
+    """The field of a "section.key". Raises InputError."""
+    names = setting_names(model)
+    if key not in names:
+        stage = _STAGE_OF[model]
+        raise InputError(
+            f"There is no setting '{key}'{_nearest(key, names)}: `rspnet {stage} --help` and the README list those of {stage}."
+        )
     section, _, name = key.partition(".")
-    return section, name
+    found = _section_class(model.model_fields[section].annotation)
+    assert found is not None
+    return found.model_fields[name]
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
@@ -172,28 +227,46 @@ def _flatten(values: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {f"{section}.{key}": value for section, content in values.items() for key, value in content.items()}
 
 
-def _refuse_without_effect(config: PretrainConfig, typed: Mapping[str, Any]) -> None:
+def _nested(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The other way round: "section.key" -> value, as sections."""
+    nested: dict[str, dict[str, Any]] = {}
+    for key, value in flat.items():
+        section, _, name = key.partition(".")
+        nested.setdefault(section, {})[name] = value
+    return nested
+
+
+def _overlaid(below: Mapping[str, dict[str, Any]], above: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {section: below.get(section, {}) | above.get(section, {}) for section in below.keys() | above.keys()}
+
+
+def _refuse_without_effect(config: PretrainConfig | FinetuneConfig, typed: Mapping[str, Any]) -> None:
     """A setting that was typed and cannot matter in the chosen mode is a mistake worth stopping for."""
     without_effect = {
         "optim.sgd_momentum": (config.optim.name != "sgd", "optim.name is not sgd"),
-        "moco.queue_size": (config.objective.avid_weight == 0, "objective.avid_weight is 0"),
-        "moco.mask_same_video": (config.objective.avid_weight == 0, "objective.avid_weight is 0"),
         "augment.jitter": (config.augment.jitter_p == 0, "augment.jitter_p is 0"),
         "augment.jitter_p": (max(config.augment.jitter) == 0, "augment.jitter is 0 throughout"),
-        "objective.margin": (config.objective.rsp_weight == 0, "objective.rsp_weight is 0"),
     }
+    if isinstance(config, PretrainConfig):
+        without_effect |= {
+            "moco.queue_size": (config.objective.avid_weight == 0, "objective.avid_weight is 0"),
+            "moco.mask_same_video": (config.objective.avid_weight == 0, "objective.avid_weight is 0"),
+            "objective.margin": (config.objective.rsp_weight == 0, "objective.rsp_weight is 0"),
+        }
+    else:
+        without_effect["optim.milestones"] = (config.optim.schedule != "multistep", "optim.schedule is not multistep")
     for key, (idle, why) in without_effect.items():
         if key in typed and idle:
             raise InputError(f"{key} has no effect, because {why}: leave it out, or change the other setting.")
 
 
-def settings_table() -> str:
-    """The README's table of pretrain's settings: a Markdown row per setting, from the config classes."""
+def settings_table(model: type[TrainingConfig]) -> str:
+    """The README's table of a training's settings: a Markdown row per setting, from the config classes."""
     lines = ["| setting | default | meaning |", "|---|---|---|"]
-    for section, field in PretrainConfig.model_fields.items():
-        for key, setting in _section_class(field.annotation).model_fields.items():
-            default = setting.get_default()
-            value = "none" if default is None else str(list(default) if isinstance(default, tuple) else default).lower()
-            meaning = " ".join((setting.description or "").split()).replace("|", "\\|")
-            lines.append(f"| `{section}.{key}` | {value} | {meaning} |")
+    for key in setting_names(model):
+        setting = _known(model, key)
+        default = setting.get_default()
+        value = "none" if default is None else str(list(default) if isinstance(default, tuple) else default).lower()
+        meaning = " ".join((setting.description or "").split()).replace("|", "\\|")
+        lines.append(f"| `{key}` | {value} | {meaning} |")
     return "\n".join(lines)

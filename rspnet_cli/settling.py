@@ -9,11 +9,13 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from rspnet_cli.errors import InputError
-from rspnet_cli.files import fsync_folder
+from rspnet_cli.files import TEMPORARY, fsync_folder
 from rspnet_cli.manifest import MANIFEST, UNFINISHED, Manifest, read_manifest
 
 STATE = "state.json"
 _REPLACED = "replaced.json"
+_REMAINS = "remains.json"
+"""Marks an `unfinished` that is over: what lies in it is ours and can go."""
 
 
 def is_settled(folder: Path) -> bool:
@@ -26,12 +28,12 @@ def settle(folder: Path) -> bool:
     """Move a whole result from `unfinished` to its place. Safe to repeat from wherever a kill stopped it. Whether there was one."""
     work = folder / UNFINISHED
     if not (work / MANIFEST).exists():
-        if not is_settled(folder):  # no state: a run that had not begun, or the remains of one that is settled
-            shutil.rmtree(work)
+        if not is_settled(folder):  # no state: a run that had not begun, or the remains of one that is over
+            _refuse_foreign(work)
+            discard(work)
         return False
     new = read_manifest(work, verify=False)
-    # From here on nothing can be resumed; without the state a kill's remains are not taken for a run to continue.
-    (work / STATE).unlink(missing_ok=True)
+    _mark_as_over(work)
     if (folder / MANIFEST).exists():
         (folder / MANIFEST).replace(work / _REPLACED)
     if (work / _REPLACED).exists():
@@ -49,18 +51,45 @@ def settle(folder: Path) -> bool:
             source.replace(target)
     (work / MANIFEST).replace(folder / MANIFEST)
     fsync_folder(folder)
-    shutil.rmtree(work, ignore_errors=True)
+    with suppress(OSError):  # the next run tries again
+        discard(work)
     return True
 
 
-def refuse_to_overwrite(folder: Path, paths: Sequence[str]) -> None:
+def discard(work: Path) -> None:
+    """Delete the `unfinished` of a run that is not to be continued. Its mark goes last: after a kill the rest is known to be ours."""
+    _mark_as_over(work)
+    for name in sorted(set(os.listdir(work)) - {_REMAINS}):
+        if (work / name).is_dir() and not (work / name).is_symlink():
+            shutil.rmtree(work / name)
+        else:
+            (work / name).unlink()
+    (work / _REMAINS).unlink(missing_ok=True)
+    work.rmdir()
+
+
+def files_of_result(folder: Path, stage: str) -> list[str]:
+    """What the manifest of a finished result of this stage lists, even an edited one; nothing where there is none.
+
+    Raises InputError where the manifest is of another stage, or cannot be read: then nobody can tell our files from the user's.
+    """
+    if not os.path.lexists(folder / MANIFEST):
+        return []
+    try:
+        manifest = read_manifest(folder, verify=False, edited=True)
+    except InputError as error:
+        raise InputError(
+            f"Which files in {folder} are a result of ours cannot be told ({str(error).rstrip('.')}); nothing was replaced: "
+            "move them away, or use --out DIR."
+        ) from error
+    if manifest.stage != stage:
+        raise InputError(f"{folder} holds a finished {manifest.stage}, which --force of {stage} does not replace: use --out DIR.")
+    return _files_of(manifest)
+
+
+def refuse_to_overwrite(folder: Path, stage: str, paths: Sequence[str]) -> None:
     """Raise InputError where something stands in the way of a result that no run of ours put there."""
-    ours: set[str] = set()
-    if (folder / MANIFEST).exists():
-        try:
-            ours = set(_files_of(read_manifest(folder, verify=False)))
-        except InputError:  # a damaged manifest (--force): what it listed cannot be told from the rest
-            return
+    ours = set(files_of_result(folder, stage))
     for path in paths:
         parents = [folder / parent for parent in PurePosixPath(path).parents if parent.parts]
         in_the_way = [parent for parent in parents if os.path.lexists(parent) and (parent.is_symlink() or not parent.is_dir())]
@@ -71,6 +100,19 @@ def refuse_to_overwrite(folder: Path, paths: Sequence[str]) -> None:
                 f"{in_the_way[0]} is in the way of a result and was not made by this stage: move it away and type the same command again; "
                 "what is done is kept."
             )
+
+
+def _mark_as_over(work: Path) -> None:
+    """From here on nothing in it can be resumed, nor taken for the user's."""
+    if (work / STATE).exists():
+        (work / STATE).replace(work / _REMAINS)
+
+
+def _refuse_foreign(work: Path) -> None:
+    names = os.listdir(work) if work.is_dir() else [""]
+    # A kill before the state was written leaves an empty folder, or the state's temporary file.
+    if _REMAINS not in names and (foreign := [name for name in names if not name.startswith(TEMPORARY)]):
+        raise InputError(f"{work / foreign[0]} was not made by a run of ours: move it away, or use --out DIR.")
 
 
 def _files_of(manifest: Manifest) -> list[str]:

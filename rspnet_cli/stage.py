@@ -32,7 +32,7 @@ from rspnet_cli.files import disk_full, is_disk_full, sha256_of, write_atomic
 from rspnet_cli.locks import hold_lock
 from rspnet_cli.manifest import MANIFEST, SCHEMA_VERSION, UNFINISHED, Artifact, InputRef, Manifest, read_manifest
 from rspnet_cli.progress import Reporter
-from rspnet_cli.settling import STATE, is_settled, refuse_to_overwrite, settle
+from rspnet_cli.settling import STATE, discard, files_of_result, is_settled, refuse_to_overwrite, settle
 
 
 @dataclass
@@ -83,7 +83,7 @@ class Stage:
         for path in artifacts:
             listed.append(Artifact(path=path, bytes=(self.work / path).stat().st_size, sha256=sha256_of(self.work / path)))
         kept = [log for log in logs if (self.work / log).exists()]
-        refuse_to_overwrite(self.folder, [*(artifact.path.rstrip("/") for artifact in listed), *kept])
+        refuse_to_overwrite(self.folder, self.name, [*(artifact.path.rstrip("/") for artifact in listed), *kept])
         facts = describe_environment() | {
             "seconds": round(time.perf_counter() - self.started, 3),
             "resumed": self.resumed,
@@ -137,7 +137,9 @@ def begin_stage(
         read = {stage: source if isinstance(source, Manifest) else read_manifest(source, stage=stage) for stage, source in inputs.items()}
         # JSON once, so that a fresh config and one read from a file compare equal.
         stage = Stage(name=name, config=json.loads(json.dumps(config)), inputs=read, folder=out)
-        if not force and is_settled(out):
+        if force:
+            files_of_result(out, name)  # what cannot be replaced is said now, not when the work is done
+        elif is_settled(out):
             stage.manifest = _finished(stage)
     except RspnetError as error:
         distributed.share((False, str(error)))
@@ -218,8 +220,8 @@ def _follow(name: str, config: dict[str, Any], inputs: Mapping[str, Path | Manif
 
 def _input_refs(inputs: Mapping[str, Manifest], folder: Path) -> list[InputRef]:
     return [
-        InputRef(stage=stage, path=Path(os.path.relpath(manifest.path, folder.absolute())).as_posix(), digest=manifest.digest)
-        for stage, manifest in inputs.items()
+        InputRef(stage=manifest.stage, path=Path(os.path.relpath(manifest.path, folder.absolute())).as_posix(), digest=manifest.digest)
+        for manifest in inputs.values()
     ]
 
 
@@ -228,7 +230,8 @@ def _finished(stage: Stage) -> Manifest | None:
     if not os.path.exists(stage.folder / MANIFEST):  # noqa: PTH110
         return None
     manifest = read_manifest(stage.folder, stage=stage.name)
-    before = {ref.stage: ref.digest for ref in manifest.inputs}
+    # Of several inputs of one stage the first is meant, as in Manifest.input: a mean over splits names these after its own inputs.
+    before = {ref.stage: ref.digest for ref in reversed(manifest.inputs)}
     differences = describe_differences(manifest.config, stage.config, before, stage.inputs)
     if differences:
         raise InputError(
@@ -273,8 +276,8 @@ def _begin_or_resume(stage: Stage, *, force: bool, report: Reporter) -> None:
         try:
             old = json.loads(state_file.read_text(encoding="utf-8"))
             differences = describe_differences(old["config"], stage.config, old["inputs"], stage.inputs)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            differences = "its state.json cannot be read"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{state_file} was not written by a run of ours, or is damaged: move it away, or use --out DIR.") from error
         if not differences:
             # Also under --force: the result is a function of config and inputs, so continuing gives what starting anew would.
             stage.resumed = True
@@ -285,7 +288,7 @@ def _begin_or_resume(stage: Stage, *, force: bool, report: Reporter) -> None:
                 f"{stage.folder} holds an unfinished {stage.name} with other settings ({differences}): "
                 "type its command again to continue it, add --force to start anew, or --out DIR to keep both."
             )
-    shutil.rmtree(stage.work, ignore_errors=True)
+        discard(stage.work)
     stage.work.mkdir(parents=True)
     write_atomic(state_file, json.dumps(state, indent=1))
 

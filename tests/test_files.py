@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rspnet_cli.errors import DiskFullError
-from rspnet_cli.files import atomic_path, canonical_json, is_disk_full, sha256_of, sha256_of_folder, sha256_of_json, write_atomic
+from rspnet_cli.files import atomic_path, canonical_json, disk_full, is_disk_full, sha256_of, sha256_of_folder, sha256_of_json, write_atomic
 from rspnet_cli.tensors import write_tensors
 from tests.processes import kill_at_change
 from tests.sentences import one_sentence
@@ -94,7 +94,8 @@ def test_a_full_disk_or_quota_is_named_with_what_was_needed_where(tmp_path: Path
 
     with pytest.raises(DiskFullError) as caught:
         write()
-    one_sentence(caught.value, str(path), "1,234 bytes", "same command")
+    one_sentence(caught.value, str(path), "needs more room", "same command")  # there is room for 1,234 bytes
+    one_sentence(disk_full(path, 10**18), str(path), "at least 1,000,000,000,000,000,000 bytes", "are free there")
     assert caught.value.exit_code == 1
     assert path.read_text() == "old"
     assert names(tmp_path) == ["file"]

@@ -336,7 +336,7 @@ def test_an_artifact_or_input_that_is_not_listed_is_named(folder: Path) -> None:
     manifest = read_manifest(folder)
     with pytest.raises(InputError) as caught:
         manifest.artifact_path("features.safetensors")
-    refused(caught.value, "features.safetensors", "run the extract stage again")
+    refused(caught.value, "features.safetensors", "run `rspnet extract` again")
     with pytest.raises(InputError) as caught:
         manifest.input("pretrain")
     refused(caught.value, "'pretrain'")

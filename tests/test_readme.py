@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from rspnet_cli.cli.main import main
-from rspnet_cli.config import ModelConfig
+from rspnet_cli.config import FinetuneConfig, ModelConfig, PretrainConfig
 from rspnet_cli.encoder.registry import BACKBONES
-from rspnet_cli.recipes import recipe_names
-from rspnet_cli.settings import pretrain_settings, settings_table
+from rspnet_cli.recipes import STAGES, recipe_names
+from rspnet_cli.settings import finetune_settings, pretrain_settings, settings_table
 from tests.encoder.test_backbones import PUBLISHED
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -18,13 +18,15 @@ BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [line.split(" #")[0].strip() for block in BLOCKS for line in block.splitlines() if "rspnet " in line]
 
 
-def test_the_table_of_settings_is_generated() -> None:
-    table = README.split("-->\n", 1)[1].split("\n<!-- /settings -->")[0]
-    assert table == settings_table()
+@pytest.mark.parametrize(("stage", "config"), [("pretrain", PretrainConfig), ("finetune", FinetuneConfig)])
+def test_the_tables_of_settings_are_generated(stage: str, config: type[PretrainConfig] | type[FinetuneConfig]) -> None:
+    after = README.split(f"<!-- settings of {stage}:", 1)[1]
+    table = after.split("-->\n", 1)[1].split("\n<!-- /settings -->")[0]
+    assert table == settings_table(config)
 
 
 def test_every_recipe_is_named() -> None:
-    assert all(f"`{name}`" in README for name in recipe_names())
+    assert all(f"`{name}`" in README for stage in STAGES for name in recipe_names(stage))
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -40,7 +42,10 @@ def test_the_setting_names_every_backbone() -> None:
 
 
 def test_the_main_job_is_there() -> None:
-    stages = ("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "inspect", "report")
+    stages = (
+        *("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "inspect", "report"),
+        "import-checkpoint",
+    )
     assert all(any(f"rspnet {stage}" in command for command in COMMANDS) for stage in stages)
 
 
@@ -52,8 +57,9 @@ def test_every_option_of_a_command_exists(command: str, capsys: pytest.CaptureFi
     for word in words[1:]:
         if word.startswith("--"):
             assert re.search(rf"{word}\b", help_text), f"{word} is no option of {words[0]}"
-    for key, value in re.findall(r"--set (\S+?)=(\S+)", command):
-        pretrain_settings(sets=[f"{key}={value}"])
+    settings = {"pretrain": pretrain_settings, "finetune": finetune_settings}
+    for setting in re.findall(r"--set (\S+)", command):
+        settings[words[0]](sets=[setting])
 
 
 def test_links_to_files_lead_somewhere() -> None:

@@ -9,11 +9,20 @@ from typing import Any
 
 import pytest
 
-from rspnet_cli.config import ExportConfig, PretrainConfig
+from rspnet_cli.config import ExportConfig, FinetuneConfig, PretrainConfig
 from rspnet_cli.encoder.registry import BACKBONES, check_clip_size
 from rspnet_cli.errors import InputError
 from rspnet_cli.recipes import recipe_names
-from rspnet_cli.settings import flat_settings, parse_value, pretrain_settings, read_recipe, setting_names, validated
+from rspnet_cli.settings import (
+    finetune_settings,
+    flat_settings,
+    parse_value,
+    pretrain_settings,
+    read_recipe,
+    setting_names,
+    settings_table,
+    validated,
+)
 from tests.sentences import refused
 
 
@@ -40,14 +49,14 @@ def test_later_sources_win_in_every_combination(tmp_path: Path) -> None:
     for size in range(4):
         for chosen in itertools.combinations(sources, size):
             arguments = {key: value for name in chosen for key, value in sources[name].items()}
-            expected = values[chosen[-1]] if chosen else read_recipe("small-cpu")["optim"]["epochs"]
+            expected = values[chosen[-1]] if chosen else read_recipe("pretrain", "small-cpu")["optim"]["epochs"]
             assert pretrain_settings(recipe="small-cpu", **arguments).optim.epochs == expected
 
 
 def test_a_setting_no_source_names_has_its_default_and_an_untyped_flag_none() -> None:
     config = pretrain_settings(recipe="small-cpu", flags={"optim.epochs": None, "run.seed": None})
     assert config.moco.temperature == PretrainConfig().moco.temperature == 0.07
-    assert config.optim.epochs == read_recipe("small-cpu")["optim"]["epochs"]
+    assert config.optim.epochs == read_recipe("pretrain", "small-cpu")["optim"]["epochs"]
     assert config.run.seed == 0
 
 
@@ -55,10 +64,10 @@ def test_the_last_of_two_equal_sets_wins() -> None:
     assert pretrain_settings(sets=["run.seed=1", "run.seed=2"]).run.seed == 2
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", recipe_names("pretrain"))
 def test_every_recipe_is_valid_and_says_nothing_twice(name: str) -> None:
     config = pretrain_settings(recipe=name)
-    text = (resources.files("rspnet_cli") / "recipes" / f"{name}.toml").read_text()
+    text = (resources.files("rspnet_cli") / "recipes" / "pretrain" / f"{name}.toml").read_text()
     for section, content in tomllib.loads(text).items():
         for key, value in content.items():
             if key != "lr_scale":
@@ -86,7 +95,7 @@ OURS = {
 
 
 def test_every_backbone_has_a_recipe() -> None:
-    assert {*PUBLISHED, *OURS, "small-cpu"} == set(recipe_names())
+    assert {*PUBLISHED, *OURS, "small-cpu"} == set(recipe_names("pretrain"))
     assert {backbone for backbone, *_ in (*PUBLISHED.values(), *OURS.values())} == set(BACKBONES)
 
 
@@ -257,7 +266,7 @@ def test_a_typed_value_is_read_as_toml_or_as_a_word(text: str, value: object) ->
 
 
 def test_every_setting_has_a_name_and_a_meaning() -> None:
-    names = setting_names()
+    names = setting_names(PretrainConfig)
     assert len(names) == len(set(names)) > 30
     for section, field in PretrainConfig.model_fields.items():
         assert field.annotation is not None
@@ -270,14 +279,14 @@ def test_the_identity_of_a_run_is_everything_but_the_workers() -> None:
     config = pretrain_settings(flags={"run.workers": 3})
     assert config.identity() == pretrain_settings(flags={"run.workers": 0}).identity()
     flat = {f"{section}.{key}" for section, values in config.identity().items() for key in values}
-    assert flat == set(setting_names()) - {"run.workers"}
+    assert flat == set(setting_names(PretrainConfig)) - {"run.workers"}
 
 
 def test_settings_cannot_be_changed_behind_the_manifests_back() -> None:
     config = pretrain_settings()
     with pytest.raises(ValueError):
         config.run.seed = 3  # type: ignore[misc]
-    assert read_recipe("small-cpu") == read_recipe("small-cpu")
+    assert read_recipe("pretrain", "small-cpu") == read_recipe("pretrain", "small-cpu")
     assert validated(PretrainConfig, config.model_dump()) == config
 
 
@@ -285,3 +294,109 @@ def test_none_is_no_value_only_for_settings_that_can_have_none() -> None:
     assert flat_settings(ExportConfig, sets=["workers=none"]).workers is None
     with pytest.raises(InputError, match=r"clips: .*integer.*'none'"):
         flat_settings(ExportConfig, sets=["clips=none"])
+
+
+# finetune
+
+
+@pytest.mark.parametrize("name", recipe_names("finetune"))
+def test_every_recipe_of_finetune_is_valid_alone_and_for_the_linear_probe(name: str) -> None:
+    values = read_recipe("finetune", name)
+    for_linear = values.pop("linear")
+    whole, linear = finetune_settings(recipe=name), finetune_settings(recipe=name, flags={"model.linear": True})
+    for config, content in ((whole, values), (linear, {"optim": values["optim"] | for_linear["optim"]})):
+        for section, settings in content.items():
+            for key, value in settings.items():
+                stored = getattr(getattr(config, section), key)
+                assert (list(stored) if isinstance(stored, tuple) else stored) == value, f"{section}.{key}"
+    assert linear.model_copy(update={"model": whole.model, "optim": whole.optim}) == whole
+
+
+# The table of the published fine-tunings: backbone, frames, size, batch, lr, schedule, milestones, epochs, frames per second (0: the
+# video's own; None: the clip covers the video), test clips.
+COSINE, CONSTANT = ("cosine", ()), ("constant", ())
+FINETUNED: dict[str, tuple[Any, ...]] = {
+    "ucf101-c3d": ("c3d", 16, 112, 20, 0.005, COSINE, 30, 0, 10),
+    "ucf101-r3d18": ("r3d18", 16, 112, 32, 0.1, COSINE, 30, 25, 10),
+    "ucf101-r2plus1d": ("r2plus1d", 16, 112, 32, 0.1, COSINE, 30, 0, 10),
+    "ucf101-s3dg": ("s3dg", 64, 224, 4, 0.005, COSINE, 50, 25, 10),
+    "hmdb51-c3d": ("c3d", 16, 112, 6, 0.005, ("multistep", (50, 70, 90)), 100, 0, 10),
+    "hmdb51-r3d18": ("r3d18", 16, 112, 64, 0.01, CONSTANT, 30, 0, 3),
+    "hmdb51-r2plus1d": ("r2plus1d", 16, 112, 16, 0.1, COSINE, 30, 0, 10),
+    "hmdb51-s3dg": ("s3dg", 64, 224, 4, 0.005, COSINE, 50, 0, 10),
+    "ssv2-c3d": ("c3d", 16, 112, 16, 0.1, COSINE, 50, None, 2),
+    "ssv2-r3d18": ("r3d18", 16, 112, 32, 0.01, ("multistep", (20, 40)), 50, None, 2),
+    "ssv2-s3dg": ("s3dg", 16, 224, 16, 0.01, ("multistep", (20, 40)), 50, None, 2),
+}
+
+
+@pytest.mark.parametrize("name", FINETUNED)
+def test_the_published_recipes_of_finetune_have_the_published_settings(name: str) -> None:
+    backbone, frames, size, batch_size, lr, (schedule, milestones), epochs, fps, clips = FINETUNED[name]
+    config = finetune_settings(recipe=name)
+    clip, optim, augment = config.clip, config.optim, config.augment
+    assert (config.model.backbone, clip.frames, clip.size, clip.antialias) == (backbone, frames, size, False)
+    assert (clip.sampling, clip.frame_rate) == (("cover", None) if fps is None else ("consecutive", fps))
+    assert (optim.batch_size, optim.lr, optim.epochs, config.test.clips) == (batch_size, lr, epochs, clips)
+    assert (optim.schedule, optim.milestones, optim.warmup_epochs) == (schedule, milestones, 0)
+    assert (optim.name, optim.sgd_momentum, optim.weight_decay) == ("sgd", 0.9, 1e-4)
+    assert (augment.crop_area, augment.crop_ratio, augment.flip) == ((0.25, 1.0), (3 / 4, 4 / 3), 0.0 if fps is None else 0.5)
+    assert (max(augment.jitter), augment.grayscale, augment.blur_p) == (0.0, 0.0, 0.0)
+    linear = finetune_settings(recipe=name, flags={"model.linear": True}).optim
+    assert linear.batch_size == 512
+    if fps is None:
+        assert (linear.lr, linear.epochs, linear.schedule, linear.milestones) == (0.05, 16, "multistep", (10, 14))
+    else:
+        assert linear == optim.model_copy(update={"batch_size": 512})
+
+
+def test_there_is_a_recipe_for_every_published_fine_tuning_and_one_for_cpus() -> None:
+    assert set(recipe_names("finetune")) == {*FINETUNED, "small-cpu-finetune"}
+
+
+def test_what_is_typed_is_stronger_than_a_recipe_also_than_its_part_for_the_linear_probe(tmp_path: Path) -> None:
+    file = toml(tmp_path, "[model]\nlinear = true\n[optim]\nlr = 0.3\n")
+    optim = finetune_settings(recipe="ssv2-c3d", config_file=file, flags={"optim.batch_size": 8}).optim
+    assert (optim.lr, optim.batch_size, optim.epochs, optim.milestones) == (0.3, 8, 16, (10, 14))
+
+
+@pytest.mark.parametrize(
+    ("sets", "words"),
+    [
+        (["optim.milestones=[10]"], "optim.milestones has no effect, because optim.schedule is not multistep"),
+        (["optim.schedule=multistep"], "optim.milestones needs rising numbers of epochs"),
+        (["optim.schedule=multistep", "optim.milestones=[20, 10]"], "optim.milestones needs rising"),
+        (["optim.schedule=multistep", "optim.milestones=[0, 10]"], "optim.milestones needs rising"),
+        (["clip.sampling=cover", "clip.frame_rate=25"], "clip.frame_rate has no effect with clip.sampling cover"),
+        (["model.random_init=true", "model.checkpoint=best"], "model.checkpoint has no effect with model.random_init"),
+        (["data.select_on=train"], "data.select_on"),
+        (["model.checkpoint=newest"], "model.checkpoint"),
+        (["test.clip=5"], "did you mean 'test.clips'"),
+        (["moco.momentum=0.9"], "There is no setting 'moco.momentum'"),
+        (["optim.lr_scale=linear"], "There is no setting 'optim.lr_scale'"),
+    ],
+)
+def test_settings_of_finetune_that_cannot_be_meant_are_one_sentence(sets: list[str], words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        finetune_settings(sets=sets)
+    refused(caught.value, words)
+
+
+def test_a_recipe_of_the_other_stage_is_named_as_such() -> None:
+    with pytest.raises(InputError) as caught:
+        finetune_settings(recipe="small-cpu")
+    refused(caught.value, "'small-cpu' is a recipe of pretrain, not of finetune", "ucf101-r3d18")
+    with pytest.raises(InputError) as caught:
+        pretrain_settings(recipe="ucf101-r3d18")
+    refused(caught.value, "'ucf101-r3d18' is a recipe of finetune, not of pretrain")
+    with pytest.raises(InputError) as caught:
+        finetune_settings(recipe="ucf101-r3d")
+    refused(caught.value, "did you mean 'ucf101-r3d18'?")
+
+
+def test_every_setting_of_finetune_has_a_name_and_a_meaning() -> None:
+    names = setting_names(FinetuneConfig)
+    assert len(names) == len(set(names)) > 30
+    table = settings_table(FinetuneConfig)
+    assert all(f"| `{name}` |" in table for name in names)
+    assert "|  |" not in table

@@ -68,6 +68,10 @@ def tree(folder: Path) -> dict[str, bytes]:
     return files
 
 
+def tree_with_manifest(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:
     paths = [folder, *folder.rglob("*")]
     return {str(path): (path.stat().st_mtime_ns, path.stat().st_ino) for path in paths}
@@ -183,10 +187,52 @@ def test_force_also_replaces_a_damaged_result(tmp_path: Path) -> None:
     refused(caught(lambda: run(folder)), "table.csv", "--force")
     run(folder, force=True)
     read_manifest(folder, verify_all=True)
-    (folder / "manifest.json").write_text("{}")
-    refused(caught(lambda: run(folder)), "manifest.json")
+    raw = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(raw | {"results": {"seed": 3}}))  # edited: what it lists is known all the same
+    refused(caught(lambda: run(folder)), "manifest.json", "edited")
     run(folder, force=True)
     read_manifest(folder, verify_all=True)
+
+
+@pytest.mark.parametrize("content", ["mine", "{}", "[" * 10])
+def test_force_replaces_nothing_where_ours_cannot_be_told_from_the_users(tmp_path: Path, content: str) -> None:
+    folder = tmp_path / "thing"
+    folder.mkdir()
+    (folder / "manifest.json").write_text(content)
+    (folder / "table.csv").write_text("mine")
+    before = tree_with_manifest(folder)
+    for force in (False, True):
+        refused(caught(lambda force=force: run(folder, force=force)), "manifest.json")  # type: ignore[misc]
+        assert tree_with_manifest(folder) == before
+
+
+def test_force_does_not_replace_another_stages_result(tmp_path: Path) -> None:
+    run(tmp_path / "thing")
+    before = tree_with_manifest(tmp_path / "thing")
+
+    def other() -> None:
+        with begin_stage("other", NEW, inputs={}, out=tmp_path / "thing", force=True):
+            pytest.fail("it began")
+
+    refused(caught(other), "holds a finished thing", "--out")
+    assert tree_with_manifest(tmp_path / "thing") == before
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("name", ["thesis.txt", "checkpoints/last", "state.json"])
+def test_an_unfinished_folder_that_is_not_ours_is_left_alone(tmp_path: Path, name: str, force: bool) -> None:
+    folder = tmp_path / "thing"
+    theirs = folder / "unfinished" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("{}")
+    refused(caught(lambda: run(folder, force=force)), str(folder / "unfinished"), "move it away")
+    assert theirs.read_text() == "{}"
+
+
+def test_an_unfinished_that_is_a_file_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "unfinished").write_text("mine")
+    refused(caught(lambda: run(tmp_path, force=True)), "unfinished", "move it away")
+    assert (tmp_path / "unfinished").read_text() == "mine"
 
 
 def test_a_file_of_the_users_that_stands_where_a_result_must_go_is_not_overwritten(tmp_path: Path) -> None:
@@ -318,8 +364,6 @@ def test_an_unfinished_run_of_other_settings_is_kept_until_force(tmp_path: Path)
         interrupted()
     refused(caught(lambda: run(tmp_path / "thing", NEW)), "unfinished", "seed was 1, now 2", "--force")
     assert (tmp_path / "thing" / "unfinished" / "half").exists()
-    (tmp_path / "thing" / "unfinished" / "state.json").write_text("[")
-    refused(caught(lambda: run(tmp_path / "thing")), "state.json")
     run(tmp_path / "thing", NEW, force=True)
     assert not (tmp_path / "thing" / "unfinished").exists()
 

@@ -60,7 +60,7 @@ def eval_classification(
 
 def _show(manifest: Manifest, baseline: Manifest | None) -> None:
     """Every probe's figures with their intervals and chance levels, and the untrained encoder's beside them."""
-    from rspnet_cli.cli.tables import share_text, show_table
+    from rspnet_cli.cli.tables import seen_text, share_text, show_table
 
     results = manifest.results
     where = f"split {manifest.config['split']}" if results["protocol"] == "split" else "5-fold cross-validation, groups kept together"
@@ -77,7 +77,7 @@ def _show(manifest: Manifest, baseline: Manifest | None) -> None:
                 row.append(share_text(theirs[key], theirs["interval"][key]) if theirs else "-")
             rows.append(row)
     notes = [
-        f"{results['queries_seen']:,} of the test videos were seen in pretraining.",
+        seen_text(results["queries_seen"], "test videos"),
         f"Always guessing the largest class gives {share_text(results['chance']['majority'])}.",
         f"Predictions, per-class figures and confusion matrices: {manifest.folder}",
     ]

@@ -64,12 +64,12 @@ def eval_retrieval(
 
 def _show(manifest: Manifest, baseline: Manifest | None) -> None:
     """Recall at every k with its interval and chance level, and the untrained encoder's beside it."""
-    from rspnet_cli.cli.tables import share_text, show_table
+    from rspnet_cli.cli.tables import seen_text, share_text, show_table
 
     results = manifest.results
     where = f"split {manifest.config['split']}" if results["protocol"] == "split" else "leave-one-out, own group left out"
     title = f"Retrieval: {results['queries']:,} queries, {results['gallery']:,} gallery videos ({where})"
-    notes = [f"{results['queries_seen']:,} of the queries were seen in pretraining.", f"Neighbours: {manifest.folder / 'neighbours.csv'}"]
+    notes = [seen_text(results["queries_seen"], "queries"), f"Neighbours: {manifest.folder / 'neighbours.csv'}"]
     if results["recall"] is None:
         show_table(title, [], [], [*notes, "No labels, so no recall."])
         return

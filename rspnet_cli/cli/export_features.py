@@ -17,7 +17,9 @@ def export_features(
     frames: Annotated[
         Path | None,
         typer.Option(
-            "--frames", help="Manifest or folder of the extraction to describe.", show_default="the one that the pretraining read"
+            "--frames",
+            help="Manifest or folder of the extraction to describe.",
+            show_default="the one that the pretraining read; of an imported encoder <work-dir>/extract",
         ),
     ] = None,
     clips: Annotated[int | None, typer.Option("--clips", help="Clips per video, evenly spaced.", show_default="10")] = None,
@@ -79,5 +81,13 @@ def export_features(
         out = work_dir / "random-init" / "export-features" if settings.random_init else work_dir / "export-features"
     from rspnet_cli.stages.export_features import export_features as stage  # torch waits until the arguments are known to be good
 
-    manifest = stage(settings, pretrain=pretrain or work_dir / "pretrain", frames=frames, out=out, force=force, report=reporter(quiet))
+    manifest = stage(
+        settings,
+        pretrain=pretrain or work_dir / "pretrain",
+        frames=frames,
+        default_frames=work_dir / "extract",
+        out=out,
+        force=force,
+        report=reporter(quiet),
+    )
     (show_json if as_json else show_figures)(manifest.results)

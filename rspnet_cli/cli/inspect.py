@@ -55,12 +55,12 @@ def inspect(
     else:
         _show_lineage(node)
     if verified is not None and not as_json:
-        typer.echo(f"{verified.files:,} files, {verified.bytes:,} bytes hashed again; {len(verified.faults)} faults.")
+        typer.echo(f"{verified.files:,} files, {verified.bytes:,} bytes hashed again; files at fault: {len(verified.faults)}.")
     if verified is not None and verified.faults:
         for fault in verified.faults:
             typer.echo(fault, err=True)
         raise InputError(
-            f"{len(verified.faults)} of the files behind {node.path} are not what they were: restore them, or run their stages again."
+            f"Files behind {node.path} that are not what they were: {len(verified.faults)}. Restore them, or run their stages again."
         )
 
 

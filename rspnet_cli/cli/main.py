@@ -17,8 +17,11 @@ import typer
 from rspnet_cli import __version__
 from rspnet_cli.cli.eval_classification import eval_classification
 from rspnet_cli.cli.eval_retrieval import eval_retrieval
+from rspnet_cli.cli.export_checkpoint import export_checkpoint
 from rspnet_cli.cli.export_features import export_features
 from rspnet_cli.cli.extract import extract
+from rspnet_cli.cli.finetune import finetune
+from rspnet_cli.cli.import_checkpoint import import_checkpoint
 from rspnet_cli.cli.inspect import inspect
 from rspnet_cli.cli.pretrain import pretrain
 from rspnet_cli.cli.report import report
@@ -28,7 +31,7 @@ from rspnet_cli.errors import RspnetError, Stopped
 app = typer.Typer(
     name="rspnet",
     help="Learn motion and appearance features from unlabelled video (RSPNet, AAAI 2021), stage by stage: extract, pretrain, "
-    "export-features, eval-retrieval, eval-classification. Each reads what the one before it wrote in the work directory.",
+    "export-features, eval-retrieval, eval-classification, finetune. Each reads what the one before it wrote in the work directory.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -39,8 +42,11 @@ app.command("pretrain")(pretrain)
 app.command("export-features")(export_features)
 app.command("eval-retrieval")(eval_retrieval)
 app.command("eval-classification")(eval_classification)
+app.command("finetune")(finetune)
 app.command("inspect")(inspect)
 app.command("report")(report)
+app.command("import-checkpoint")(import_checkpoint)
+app.command("export-checkpoint")(export_checkpoint)
 
 # Options that take several values as typed (`--topk 1 5 10`, `--topk 1,5,10`); Typer's lists want the option repeated.
 _LIST_OPTIONS = {"--topk", "--also"}

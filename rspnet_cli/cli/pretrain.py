@@ -16,7 +16,7 @@ def pretrain(
     frames: Annotated[
         Path | None, typer.Argument(metavar="[FRAMES]", help="Manifest or folder of an extraction.", show_default="<work-dir>/extract")
     ] = None,
-    recipe: Annotated[str, typer.Option("--recipe", help=f"Packaged settings: {', '.join(recipe_names())}.")] = "r3d18",
+    recipe: Annotated[str, typer.Option("--recipe", help=f"Packaged settings: {', '.join(recipe_names('pretrain'))}.")] = "r3d18",
     config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings, over the recipe's.", show_default=False)] = None,
     sets: Annotated[
         list[str] | None,

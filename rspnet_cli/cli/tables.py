@@ -22,6 +22,13 @@ def share_text(share: float | None, interval: Sequence[float] | None = None) -> 
     return f"{share:.3f}" + (f" ({interval[0]:.3f} - {interval[1]:.3f})" if interval else "")
 
 
+def seen_text(seen: int | None, what: str) -> str:
+    """How many of `what` (such as "queries") the encoder saw in pretraining, as a sentence."""
+    if seen is None:
+        return f"Whether the encoder saw the {what} in pretraining is not known: it was imported."
+    return f"{seen:,} of the {what} were seen in pretraining."
+
+
 def stdout_console() -> Console:
     """rich on stdout. Off a terminal it would assume 80 columns and cut what does not fit."""
     from rich.console import Console

@@ -1,7 +1,8 @@
 """Frame store + sampling -> uint8 clips: what the loader's worker processes do, and the order they do it in.
 
-A worker reads two clips per video, cuts each clip's crop box and hands over bytes; floats are made on the training device. The step's
-speed is drawn before, so that only frames which reach the encoder are converted, moved and augmented: at T 16 and speed 3, 42 of 96.
+A worker reads the clips of a video (two to pretrain, one to fine-tune), cuts each clip's crop box and hands over bytes; floats are made
+on the training device. Pretraining draws the step's speed before, so that only frames which reach the encoder are converted, moved and
+augmented: at T 16 and speed 3, 42 of 96.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch.utils.data import Dataset, Sampler
 
 from rspnet_cli.clips.draws import ClipDraw, StepDraw, clip_rng, draw_clip, epoch_order
 from rspnet_cli.clips.loader import read_ahead
-from rspnet_cli.clips.sampling import frames_at_rate, played_frames, random_clip
+from rspnet_cli.clips.sampling import cover_clip, frames_at_rate, played_frames, random_clip
 from rspnet_cli.config import AugmentConfig, ClipConfig
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.videos.frames import FramesTable
@@ -64,27 +65,27 @@ class Crops:
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """Query and key clips of B videos."""
+    """The clips of B videos."""
 
-    query: Crops
-    key: Crops
+    clips: tuple[Crops, ...]
+    """The first clips of all videos, then the second ones: query and key of pretraining, the only one of fine-tuning."""
     videos: Tensor
     """(B,) int64: rows of the extraction's table."""
 
     def pin_memory(self) -> ClipBatch:
         """The batch in page-locked memory (called by the DataLoader)."""
-        return ClipBatch(self.query.pin_memory(), self.key.pin_memory(), self.videos)
+        return ClipBatch(tuple(crops.pin_memory() for crops in self.clips), self.videos)
 
 
 class Request(NamedTuple):
-    """Two clips of a video: what the order asks the loader for."""
+    """The clips of a video: what the order asks the loader for."""
 
     epoch: int
     row: int
     """Of the extraction's table."""
-    fast: bool
-    """The query plays at `speed`, not at 1 (the key plays at both)."""
-    speed: int
+    fast: bool = False
+    """In pretraining: the query plays at `speed`, not at 1 (the key plays at both)."""
+    speed: int = 1
 
 
 class Crop(NamedTuple):
@@ -97,19 +98,22 @@ class Crop(NamedTuple):
     draw: ClipDraw
 
 
-Sample = tuple[int, Crop, Crop]
-"""Row of the extraction's table, query, key."""
+class Sample(NamedTuple):
+    """What a request brings."""
+
+    row: int
+    """Of the extraction's table."""
+    clips: tuple[Crop, ...]
 
 
-class ClipPairs(Dataset[Sample | RspnetError]):
-    """Two independently cut and cropped clips per request. Each spans max(speeds) * T frames, of which those played are read.
+class TrainingClips(Dataset[Sample | RspnetError]):
+    """Independently cut and cropped clips of the requested videos.
 
     What is wrong with a video is returned, not raised: a worker's traceback is no sentence.
     """
 
-    def __init__(self, table: FramesTable, clip: ClipConfig, augment: AugmentConfig, *, seed: int) -> None:
-        self.table, self.clip, self.augment, self.seed = table, clip, augment, seed
-        self.span = max(clip.speeds) * clip.frames
+    def __init__(self, table: FramesTable, augment: AugmentConfig, *, frame_rate: float | None, seed: int) -> None:
+        self.table, self.augment, self.frame_rate, self.seed = table, augment, frame_rate, seed
         self._checked = np.zeros(len(table), dtype=bool)
 
     def __getitem__(self, request: Request) -> Sample | RspnetError:
@@ -121,26 +125,58 @@ class ClipPairs(Dataset[Sample | RspnetError]):
                 self.table.check_file(row)
                 self._checked[row] = True
             with open_store(self.table.path(row)) as video:
-                at_rate = frames_at_rate(video.num_frames, fps=float(self.table.fps[row]), frame_rate=self.clip.frame_rate)
-                query, key = (self._cut(video, at_rate, request, number) for number in range(2))
-                return row, query, key
+                at_rate = frames_at_rate(video.num_frames, fps=float(self.table.fps[row]), frame_rate=self.frame_rate)
+                return Sample(row, tuple(self._clips(video, at_rate, request)))
         except RspnetError as error:
             return error
 
-    def _cut(self, video: StoredVideo, at_rate: np.ndarray, request: Request, number: int) -> Crop:
-        rng = clip_rng(self.seed, request.epoch, request.row, number)
-        indices = at_rate[random_clip(len(at_rate), frames=self.span, rng=rng)]  # (span,)
+    def _clips(self, video: StoredVideo, at_rate: np.ndarray, request: Request) -> Iterator[Crop]:
+        """The clips of an open video. at_rate: (n,) its frames at the wanted rate."""
+        raise NotImplementedError
+
+    def _crop(self, video: StoredVideo, span: np.ndarray, offsets: np.ndarray, rng: np.random.Generator) -> Crop:
+        """Draw the augmentation and read the frames `offsets` of a clip. span: (n,) the clip's frames in the video."""
         draw = draw_clip(video.height, video.width, self.augment, rng)
-        offsets = self._offsets(request, is_query=number == 0)
         top, left, height, width = draw.box
-        frames = video.read(indices[offsets])  # (F, H, W, 3)
+        frames = video.read(span[offsets])  # (F, H, W, 3)
         return Crop(frames[:, top : top + height, left : left + width], offsets, draw)
+
+
+class ClipPairs(TrainingClips):
+    """Query and key for pretraining. Each spans max(speeds) * T frames, of which those played are read."""
+
+    def __init__(self, table: FramesTable, clip: ClipConfig, augment: AugmentConfig, *, seed: int) -> None:
+        super().__init__(table, augment, frame_rate=clip.frame_rate, seed=seed)
+        self.clip = clip
+        self.span = max(clip.speeds) * clip.frames
+
+    def _clips(self, video: StoredVideo, at_rate: np.ndarray, request: Request) -> Iterator[Crop]:
+        for number in range(2):
+            rng = clip_rng(self.seed, request.epoch, request.row, number)
+            span = at_rate[random_clip(len(at_rate), frames=self.span, rng=rng)]  # (span,)
+            yield self._crop(video, span, self._offsets(request, is_query=number == 0), rng)
 
     def _offsets(self, request: Request, *, is_query: bool) -> np.ndarray:
         if self.clip.load == "all":
             return np.arange(self.span, dtype=np.int64)
         own, other = (played_frames(self.clip.frames, fast=fast, speed=request.speed) for fast in (request.fast, not request.fast))
         return own if is_query else np.union1d(own, other)
+
+
+class SingleClips(TrainingClips):
+    """One clip of T frames for fine-tuning: consecutive ones, or ones spread over the whole video (sampling "cover")."""
+
+    def __init__(
+        self, table: FramesTable, augment: AugmentConfig, *, frames: int, sampling: str, frame_rate: float | None, seed: int
+    ) -> None:
+        super().__init__(table, augment, frame_rate=frame_rate, seed=seed)
+        self.frames = frames
+        self.draw = cover_clip if sampling == "cover" else random_clip
+
+    def _clips(self, video: StoredVideo, at_rate: np.ndarray, request: Request) -> Iterator[Crop]:
+        rng = clip_rng(self.seed, request.epoch, request.row, 0)
+        span = at_rate[self.draw(len(at_rate), frames=self.frames, rng=rng)]  # (T,)
+        yield self._crop(video, span, np.arange(self.frames, dtype=np.int64), rng)
 
 
 def collate(items: Sequence[Sample | RspnetError]) -> ClipBatch | RspnetError:
@@ -150,8 +186,8 @@ def collate(items: Sequence[Sample | RspnetError]) -> ClipBatch | RspnetError:
         if isinstance(item, RspnetError):
             return item
         good.append(item)
-    rows, queries, keys = zip(*good, strict=True)
-    return ClipBatch(_packed(queries), _packed(keys), torch.tensor(rows))
+    by_number = zip(*(sample.clips for sample in good), strict=True)
+    return ClipBatch(tuple(_packed(crops) for crops in by_number), torch.tensor([sample.row for sample in good]))
 
 
 def _packed(crops: Sequence[Crop]) -> Crops:
@@ -168,7 +204,8 @@ def _packed(crops: Sequence[Crop]) -> Crops:
 class BatchOrder(Sampler["list[Request]"]):
     """The batches of all epochs from a position on: lists of requests, this rank's slice of each global batch.
 
-    The last incomplete batch of an epoch is dropped. One order for the whole run lets the workers read ahead over an epoch's end.
+    draw: of a pretraining's (epoch, step). The last incomplete batch of an epoch is dropped. One order for the whole run lets the workers
+    read ahead over an epoch's end.
     """
 
     def __init__(
@@ -178,7 +215,7 @@ class BatchOrder(Sampler["list[Request]"]):
         batch_size: int,
         epochs: int,
         seed: int,
-        draw: Callable[[int, int], StepDraw],
+        draw: Callable[[int, int], StepDraw] | None = None,
         start: tuple[int, int],
         rank: int = 0,
         world_size: int = 1,
@@ -197,12 +234,15 @@ class BatchOrder(Sampler["list[Request]"]):
         for epoch in range(first_epoch, self.epochs):
             order = self.rows[epoch_order(len(self.rows), seed=self.seed, epoch=epoch)]
             for step in range(first_step if epoch == first_epoch else 0, self.steps_per_epoch):
-                draw = self.draw(epoch, step)
                 own = slice(self.rank * share, (self.rank + 1) * share)
                 rows = order[step * self.batch_size :][own].tolist()
-                yield [Request(epoch, row, fast, draw.speed) for row, fast in zip(rows, draw.fast[own].tolist(), strict=True)]
+                if self.draw is None:
+                    yield [Request(epoch, row) for row in rows]
+                else:
+                    draw = self.draw(epoch, step)
+                    yield [Request(epoch, row, fast, draw.speed) for row, fast in zip(rows, draw.fast[own].tolist(), strict=True)]
 
 
-def batches(dataset: ClipPairs, order: BatchOrder, *, workers: int, pin_memory: bool = False) -> Generator[ClipBatch]:
+def batches(dataset: TrainingClips, order: BatchOrder, *, workers: int, pin_memory: bool = False) -> Generator[ClipBatch]:
     """Load the batches in order. Raises the RspnetError of a video that cannot be read."""
     return read_ahead(dataset, workers=workers, prefetch=4, collate=collate, pin_memory=pin_memory, batch_sampler=order)

@@ -40,6 +40,25 @@ def uniform_clips(video_frames: int, *, frames: int, count: int, stride: int = 1
     return starts.astype(np.int64)[:, None] + stride * np.arange(frames, dtype=np.int64)
 
 
+def cover_clip(video_frames: int, *, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """A training clip that spans the whole video: (frames,) int64 in [0, video_frames).
+
+    Its step is n/T frames, with one offset for all of them, drawn from U(0, n/T): 32 frames at T = 4 and offset 1.5 give 1, 9, 17, 25.
+    """
+    stride = _cover_stride(video_frames, frames)
+    return _cover(video_frames, frames, rng.uniform(0, stride))
+
+
+def cover_clips(video_frames: int, *, frames: int, count: int) -> np.ndarray:
+    """`count` clips for features and tests that span the whole video each: (count, frames) int64 in [0, video_frames).
+
+    Their offsets are evenly spaced from 0 up to, but without, the step n/T; a single clip has the offset n/2T.
+    """
+    stride = _cover_stride(video_frames, frames)
+    offsets = [stride / 2] if count == 1 else np.linspace(0, stride, count, endpoint=False).tolist()
+    return np.stack([_cover(video_frames, frames, offset) for offset in offsets])
+
+
 def frames_at_rate(video_frames: int, *, fps: float, frame_rate: float | None) -> np.ndarray:
     """The frames of a video resampled to `frame_rate` per second: (n,) int64, n >= 1. None: all of them.
 
@@ -71,3 +90,14 @@ def _short_clip(video_frames: int, frames: int, stride: int) -> np.ndarray | Non
     if _span(frames, stride) > video_frames:
         return np.round(np.linspace(0, video_frames - 1, frames)).astype(np.int64)
     return None
+
+
+def _cover_stride(video_frames: int, frames: int) -> float:
+    if video_frames < 1:
+        raise ValueError("a video has at least one frame")
+    return video_frames / frames
+
+
+def _cover(video_frames: int, frames: int, offset: float) -> np.ndarray:
+    indices: np.ndarray = np.floor(offset + video_frames / frames * np.arange(frames)).astype(np.int64)
+    return indices.clip(max=video_frames - 1)  # the last one may be rounded up to the end

@@ -7,24 +7,24 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from rspnet_cli.encoder.encoder import Encoder
+from rspnet_cli.encoder.conv import Backbone
 
 
 @torch.no_grad()
-def estimate_statistics(encoder: Encoder, batches: Iterable[Tensor]) -> None:
-    """Replace the running statistics of the backbone by their plain average over batches of clips (b, 3, T, H, W), b >= 2.
+def estimate_statistics(backbone: Backbone, batches: Iterable[Tensor]) -> None:
+    """Replace the running statistics of a backbone by their plain average over batches of clips (b, 3, T, S, S), normalised, b >= 2.
 
-    Every batch weighs the same. The encoder is left in evaluation mode. The projection heads keep theirs.
+    Every batch weighs the same. The backbone is left in evaluation mode.
     """
-    norms = [(module, module.momentum) for module in encoder.backbone.modules() if isinstance(module, nn.BatchNorm3d)]
+    norms = [(module, module.momentum) for module in backbone.modules() if isinstance(module, nn.BatchNorm3d)]
     try:
         for norm, _ in norms:
             norm.reset_running_stats()
             norm.momentum = None  # torch's spelling of the cumulative average
-        encoder.backbone.train()
+        backbone.train()
         for clips in batches:
-            encoder.feature_map(clips)
+            backbone(clips)
     finally:
         for norm, momentum in norms:
             norm.momentum = momentum
-        encoder.eval()
+        backbone.eval()

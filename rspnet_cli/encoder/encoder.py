@@ -11,17 +11,18 @@ from rspnet_cli.encoder.registry import build_backbone, check_clip_size
 
 
 class Encoder(nn.Module):
-    """Backbone and projection heads; state dict keys `backbone.*`, `head_a.*`, `head_m.*`.
+    """Backbone and projection heads; state dict keys `backbone.*`, `head_a.*`, `head_m.*`. head None: the backbone alone.
 
     All methods take clips (B, 3, T, H, W), float, ImageNet-normalised, and raise InputError for sizes that the backbone cannot take.
     """
 
-    def __init__(self, backbone: str, *, width: float = 1.0, head: str = "linear", embedding_dim: int = 128) -> None:
+    def __init__(self, backbone: str, *, width: float = 1.0, head: str | None = "linear", embedding_dim: int = 128) -> None:
         super().__init__()
         self.backbone_name = backbone
         self.backbone = build_backbone(backbone, width)
-        self.head_a = build_head(head, self.backbone.channels, embedding_dim)
-        self.head_m = build_head(head, self.backbone.channels, embedding_dim)
+        if head is not None:
+            self.head_a = build_head(head, self.backbone.channels, embedding_dim)
+            self.head_m = build_head(head, self.backbone.channels, embedding_dim)
 
     @property
     def channels(self) -> int:

@@ -98,14 +98,8 @@ class _Projection(nn.Module):
 
 
 def query_projection(moco: MoCo, device: torch.device) -> nn.Module:
-    """The query encoder's projection as a module; under torchrun wrapped so that gradients are averaged over ranks.
-
-    Batch norm is per rank; rank 0's running statistics are everybody's (broadcast before each pass), as released.
-    """
-    projection = _Projection(moco.query)
-    if distributed.world_size() == 1:
-        return projection
-    return nn.parallel.DistributedDataParallel(projection, device_ids=[device.index] if device.type == "cuda" else None)
+    """The query encoder's projection as a module, gradients averaged over ranks."""
+    return distributed.data_parallel(_Projection(moco.query), device)
 
 
 def _in_splits(project: nn.Module, clips: Tensor, splits: int) -> Embeddings:

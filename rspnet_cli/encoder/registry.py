@@ -70,6 +70,11 @@ def check_clip_size(name: str, *, frames: int, side: int) -> None:
         raise InputError(f"The backbone {name} cannot take clips of {frames} frames and {side} pixels: {' and '.join(limits)}.")
 
 
+def published_clip(name: str) -> ClipSize:
+    """The clips that a backbone was published with. Raises InputError for an unknown name."""
+    return _spec(name).clip
+
+
 def _spec(name: str) -> BackboneSpec:
     if name not in BACKBONES:
         raise InputError(f"There is no backbone '{name}': use one of {', '.join(BACKBONES)}.")

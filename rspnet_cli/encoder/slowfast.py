@@ -133,7 +133,7 @@ class Stage(nn.Module):
                     channels,
                     inner[pathway],
                     out_channels[pathway],
-                    stride=stride if index == 0 else 1,
+                    stride=stride if index == 0 else None,
                     time_kernel=time_kernels[pathway],
                 )
                 self.add_module(f"pathway{pathway}_res{index}", block)
@@ -149,17 +149,19 @@ class Stage(nn.Module):
 
 
 class Block(nn.Module):
-    """Shortcut (a strided 1x1x1 convolution and BN where the shape changes) plus bottleneck; ReLU after the sum."""
+    """Shortcut plus bottleneck; ReLU after the sum. The shortcut of a stage's first block (stride: None in the others) is a strided
+    1x1x1 convolution and BN, also in a narrow network whose channels happen to be equal: its parameters have the same names then.
+    """
 
     branch1: Conv3d | None
 
-    def __init__(self, in_channels: int, inner: int, out_channels: int, *, stride: int, time_kernel: int) -> None:
+    def __init__(self, in_channels: int, inner: int, out_channels: int, *, stride: int | None, time_kernel: int) -> None:
         super().__init__()
         self.branch1 = None
-        if stride != 1 or in_channels != out_channels:
+        if stride is not None:
             self.branch1 = _conv(in_channels, out_channels, (1, 1, 1), stride=(1, stride, stride))
             self.branch1_bn = nn.BatchNorm3d(out_channels)
-        self.branch2 = Bottleneck(in_channels, inner, out_channels, stride=stride, time_kernel=time_kernel)
+        self.branch2 = Bottleneck(in_channels, inner, out_channels, stride=stride or 1, time_kernel=time_kernel)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, T, H, W) -> (B, C_out, T, h, w)."""

@@ -1,13 +1,13 @@
-"""Videos -> features: N evenly spaced clips of each video, the encoder's last feature map of each clip pooled, their mean.
+"""Videos -> what a network says of N evenly spaced clips of each: features of an encoder, logits of a classifier.
 
-Loader workers read and crop (uint8); resizing, normalising and the network run where the encoder is. Videos are done in fixed
-shards, and no batch spans two of them: the batches, and on a CPU the bytes, are the same however often a run was interrupted.
+Loader workers read and crop (uint8); resizing, normalising and the network run where the network is. Videos are done in fixed
+shards, and no batch spans two of them: the batches, and on a CPU the bytes, are the same however often a run was interrupted, and whoever
+does which shard.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -17,13 +17,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rspnet_cli.clips.loader import read_ahead
-from rspnet_cli.clips.sampling import frames_at_rate, uniform_clips
-from rspnet_cli.encoder.encoder import pool_features
-from rspnet_cli.encoder.load import PretrainedEncoder, preprocess
+from rspnet_cli.clips.sampling import cover_clips, frames_at_rate, uniform_clips
+from rspnet_cli.encoder.load import preprocess
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.videos.frames import FramesTable
 from rspnet_cli.videos.store import StoredVideo, open_store
 
+# Batch norm is estimated on so many train videos, evenly spaced over the table, one centre clip each; of fewer videos more clips are taken.
+STATISTICS_VIDEOS = 256
+STATISTICS_CLIPS = 64
+STATISTICS_BATCH = 32
 MIN_SHARD_VIDEOS = 32
 SHARD_BATCHES = 4
 
@@ -39,14 +42,24 @@ class VideoClips(NamedTuple):
     """(N, 2) float64: where each clip begins and ends in the source, in seconds."""
 
 
+class ClipInput(NamedTuple):
+    """How a network takes its clips."""
+
+    size: int
+    """Pixels of height and width (S)."""
+    antialias: bool
+    device: torch.device
+
+
 class UniformClips(Dataset["VideoClips | RspnetError"]):
-    """Row of an extraction's table -> `count` evenly spaced clips of the encoder's length and frame rate.
+    """Row of an extraction's table -> `count` evenly spaced clips of the network's length, frame rate and sampling (see the settings).
 
     What is wrong with a video is returned, not raised: a worker's traceback is no sentence.
     """
 
-    def __init__(self, table: FramesTable, *, frames: int, count: int, frame_rate: float | None) -> None:
+    def __init__(self, table: FramesTable, *, frames: int, count: int, frame_rate: float | None, sampling: str = "consecutive") -> None:
         self.table, self.frames, self.count, self.frame_rate = table, frames, count, frame_rate
+        self.choose = cover_clips if sampling == "cover" else uniform_clips
 
     def __getitem__(self, row: int) -> VideoClips | RspnetError:
         try:
@@ -60,7 +73,7 @@ class UniformClips(Dataset["VideoClips | RspnetError"]):
 
     def _clips(self, video: StoredVideo, fps: float) -> VideoClips:
         at_rate = frames_at_rate(video.num_frames, fps=fps, frame_rate=self.frame_rate)
-        indices = at_rate[uniform_clips(len(at_rate), frames=self.frames, count=self.count)]  # (N, T)
+        indices = at_rate[self.choose(len(at_rate), frames=self.frames, count=self.count)]  # (N, T)
         wanted, clips = np.unique(indices, return_inverse=True)
         side = min(video.height, video.width)
         top, left = (video.height - side) // 2, (video.width - side) // 2
@@ -93,24 +106,23 @@ def split_shards(num_videos: int, *, clips: int, batch_size: int) -> list[range]
 
 @torch.no_grad()
 def describe_videos(
-    encoder: PretrainedEncoder,
+    describe: Callable[[Tensor], Tensor],
     videos: Iterable[VideoClips],
     shard_sizes: Iterable[int],
     *,
-    pool: str,
     batch_size: int,
-    autocast: Callable[[], AbstractContextManager[object]],
+    clip_input: ClipInput,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Features of the videos, shard by shard: clip features (n, N, C) float32 and clip times (n, N, 2) float64 in seconds."""
+    """What the network says of the videos, shard by shard: of their clips (n, N, C) float32, and clip times (n, N, 2) float64 in seconds.
+
+    describe: clips (b, 3, T, S, S) float32, normalised -> (b, C) float32.
+    """
     source = iter(videos)
     for size in shard_sizes:
         times_s: list[np.ndarray] = []
-        parts: list[Tensor] = []
-        for batch in clip_batches(encoder, _noting(islice(source, size), times_s), batch_size):
-            with autocast():
-                parts.append(pool_features(encoder.feature_map(batch), pool))
-        features = torch.cat(parts).cpu().numpy()  # (n * N, C)
-        yield features.reshape(size, -1, features.shape[1]), np.stack(times_s)
+        clips = clip_batches(_noting(islice(source, size), times_s), batch_size, clip_input)
+        described = torch.cat([describe(batch) for batch in clips]).cpu().numpy()  # (n * N, C)
+        yield described.reshape(size, -1, described.shape[1]), np.stack(times_s)
 
 
 def _noting(videos: Iterable[VideoClips], times_s: list[np.ndarray]) -> Iterator[VideoClips]:
@@ -119,14 +131,14 @@ def _noting(videos: Iterable[VideoClips], times_s: list[np.ndarray]) -> Iterator
         yield video
 
 
-def clip_batches(encoder: PretrainedEncoder, videos: Iterable[VideoClips], batch_size: int) -> Iterator[Tensor]:
-    """Preprocessed clips of one video after the other, (b, 3, T, S, S) float32 on the encoder's device; only the last batch is smaller."""
+def clip_batches(videos: Iterable[VideoClips], batch_size: int, clip_input: ClipInput) -> Iterator[Tensor]:
+    """Preprocessed clips of one video after the other, (b, 3, T, S, S) float32 on the network's device; only the last batch is smaller."""
     waiting: list[tuple[Tensor, Tensor]] = []
     for video in videos:
-        frames = video.frames.to(encoder.device, non_blocking=True).permute(3, 0, 1, 2)[None]  # (1, 3, U, s, s)
+        frames = video.frames.to(clip_input.device, non_blocking=True).permute(3, 0, 1, 2)[None]  # (1, 3, U, s, s)
         # Every frame is resized once; clips of a short video share most of theirs.
-        ready = preprocess(frames, encoder.size, antialias=encoder.antialias)[0].permute(1, 2, 3, 0)  # (U, S, S, 3)
-        waiting += [(ready, clip) for clip in video.clips.to(encoder.device)]
+        ready = preprocess(frames, clip_input.size, antialias=clip_input.antialias)[0].permute(1, 2, 3, 0)  # (U, S, S, 3)
+        waiting += [(ready, clip) for clip in video.clips.to(clip_input.device)]
         while len(waiting) >= batch_size:
             yield _stack(waiting[:batch_size])
             waiting = waiting[batch_size:]
@@ -139,9 +151,17 @@ def _stack(clips: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     return torch.stack([frames[clip] for frames, clip in clips]).permute(0, 4, 1, 2, 3)
 
 
-def statistics_batches(encoder: PretrainedEncoder, videos: Iterable[VideoClips], *, num_clips: int, batch_size: int) -> Iterator[Tensor]:
+def statistics_clips(rows: np.ndarray) -> tuple[np.ndarray, int]:
+    """Which of the train videos `rows` (n,) batch norm is estimated on, and how many clips of each."""
+    chosen = rows[np.unique(np.round(np.linspace(0, len(rows) - 1, min(len(rows), STATISTICS_VIDEOS))).astype(np.int64))]
+    return chosen, max(1, -(-STATISTICS_CLIPS // len(chosen)))
+
+
+def statistics_batches(
+    videos: Iterable[VideoClips], *, num_clips: int, clip_input: ClipInput, batch_size: int = STATISTICS_BATCH
+) -> Iterator[Tensor]:
     """`num_clips` clips in batches as equal as can be, of about `batch_size`: batch norm averages over batches, not clips."""
     sizes = [len(part) for part in np.array_split(np.arange(num_clips), max(1, round(num_clips / batch_size)))]
-    clips = (clip for batch in clip_batches(encoder, videos, 1) for clip in batch)
+    clips = (clip for batch in clip_batches(videos, 1, clip_input) for clip in batch)
     for size in sizes:
         yield torch.stack(list(islice(clips, size))).contiguous(memory_format=torch.channels_last_3d)

@@ -16,7 +16,6 @@ that were written.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,64 +23,35 @@ import numpy as np
 import pandas as pd
 
 from rspnet_cli.errors import InputError
+from rspnet_cli.evaluation.videos import LabelledVideos, split_numbers
 from rspnet_cli.files import write_atomic
 from rspnet_cli.tables import FEATURE_VIDEOS
 from rspnet_cli.tensors import check_shape, open_tensors, write_tensors
+from rspnet_cli.videos.seen import num_seen
 
 FEATURES = "features.safetensors"
 VIDEOS = "videos.csv"
 _ADVICE = "make the features anew with `rspnet export-features --force`"
 SPLIT_PARTS = ["train", "test", "val", "unused", ""]
-_SPLIT = re.compile(r"split_([1-9]\d*)")
 
 
 @dataclass(frozen=True)
-class FeatureTable:
+class FeatureTable(LabelledVideos):
     """Features of V videos and what is known of them; shapes and columns as in the module docstring.
 
-    `videos` has a RangeIndex; label is int64 with -1 for none, seen is bool, frames int64, fps float64, everything else is str with ""
-    for none. clip_features is None when it was not asked for.
+    `videos` has a RangeIndex; label is int64 with -1 for none, seen is boolean (NA: not known), frames int64, fps float64, everything
+    else is str with "" for none. clip_features is None when it was not asked for.
     """
 
     features: np.ndarray
     clip_features: np.ndarray | None
     clip_times_s: np.ndarray
     video_index: np.ndarray
-    videos: pd.DataFrame
     metadata: dict[str, str]
 
-    @property
-    def label(self) -> np.ndarray:
-        """(V,) int64, -1 without a label."""
-        return self.videos["label"].to_numpy(dtype=np.int64)
-
-    @property
-    def group(self) -> np.ndarray:
-        """(V,) int64: equal numbers are one group, in order of first appearance; a video without one has its own."""
-        return group_numbers(self.videos)
-
-    @property
-    def splits(self) -> list[int]:
-        """The numbers of the splits there are."""
-        return split_numbers(self.videos)
-
-    @property
-    def class_names(self) -> dict[int, str]:
-        """Label -> class name, of the labels that occur."""
-        labelled = self.videos[self.videos["label"] >= 0].drop_duplicates("label").sort_values("label")
-        return dict(zip(labelled["label"].tolist(), labelled["label_name"].tolist(), strict=True))
-
-
-def group_numbers(videos: pd.DataFrame) -> np.ndarray:
-    """(V,) int64 group of every video, numbered by first appearance; a video without a group is a group by itself."""
-    # The prefixes keep a group from meeting a video whose id happens to be the group's name.
-    names = ("group " + videos["group"]).where(videos["group"] != "", "video " + videos["id"])
-    return pd.factorize(names)[0].astype(np.int64)
-
-
-def split_numbers(videos: pd.DataFrame) -> list[int]:
-    """The N of the split_N columns, ascending."""
-    return sorted(int(match[1]) for name in videos.columns if (match := _SPLIT.fullmatch(name)))
+    def num_seen(self, rows: np.ndarray) -> int | None:
+        """How many of these rows' videos the encoder saw in training; None where that is not known (an imported encoder)."""
+        return num_seen(self.videos["seen"].iloc[rows])
 
 
 def write_features(folder: Path, table: FeatureTable) -> None:
@@ -161,9 +131,9 @@ def read_videos(path: Path) -> pd.DataFrame:
     videos["label"] = _numbers(path, text["label"].where(text["label"] != "", "-1"), "label", np.int64)
     videos["frames"] = _numbers(path, text["frames"], "frames", np.int64)
     videos["fps"] = _numbers(path, text["fps"], "fps", np.float64)
-    if not text["seen"].isin(["True", "False"]).all():
+    if not text["seen"].isin(["True", "False", ""]).all():
         raise InputError(f"{path}: column 'seen' holds something else than True and False: {_ADVICE}.")
-    videos["seen"] = text["seen"] == "True"
+    videos["seen"] = text["seen"].map({"True": True, "False": False}).astype("boolean")
     _check_labels(path, videos, text["label"])
     for number in split_numbers(videos):
         unknown = videos.loc[~videos[f"split_{number}"].isin(SPLIT_PARTS), f"split_{number}"]

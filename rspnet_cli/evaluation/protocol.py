@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rspnet_cli.errors import InputError
-from rspnet_cli.evaluation.features_file import FeatureTable
+from rspnet_cli.evaluation.videos import LabelledVideos
 from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.progress import Reporter
 
@@ -16,7 +17,7 @@ RANDOM_INIT = "random-init"
 
 
 def choose_protocol(
-    table: FeatureTable, *, protocol: str | None, split: str, split_typed: bool, without_splits: str
+    table: LabelledVideos, *, protocol: str | None, split: str, split_typed: bool, without_splits: str
 ) -> tuple[str, int | None]:
     """The protocol and the number of its split (None: it needs none).
 
@@ -40,7 +41,7 @@ def choose_protocol(
     return protocol, int(split)
 
 
-def split_rows(table: FeatureTable, split: int, report: Reporter) -> tuple[np.ndarray, np.ndarray]:
+def split_rows(table: LabelledVideos, split: int, report: Reporter) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the train and of the test videos of a split, (V_train,) and (V_test,) int64. Raises InputError if either is empty.
 
     Says how many videos are neither, and warns when a group lies on both sides (then test is easier than it looks).
@@ -49,7 +50,7 @@ def split_rows(table: FeatureTable, split: int, report: Reporter) -> tuple[np.nd
     train, test = np.flatnonzero(part == "train"), np.flatnonzero(part == "test")
     for rows, name in ((train, "train"), (test, "test")):
         if not len(rows):
-            raise InputError(f"Split {split} has no {name} videos with features: choose another --split, or extract more of its videos.")
+            raise InputError(f"Split {split} has no {name} videos here: choose another --split, or extract more of its videos.")
     left_out = len(part) - len(train) - len(test)
     if left_out:
         report.info(f"{left_out} of {len(part)} videos are neither train nor test in split {split}: left out.")
@@ -75,10 +76,10 @@ def default_out(work_dir: Path, stage: str, features: Path) -> Path:
 
 
 def find_baseline(work_dir: Path, result: Manifest, report: Reporter) -> Manifest | None:
-    """The same evaluation of the untrained encoder, if `<work-dir>/random-init/<stage>` has it and it can stand beside the result.
+    """The same stage for untrained weights, if `<work-dir>/random-init/<stage>` has it and it can stand beside the result.
 
-    It can when protocol, split and numbers of videos are equal and both describe the same extraction, and the same pretraining where the
-    result has one. Otherwise says why it is not shown.
+    It can when both describe the same extraction in the same way (protocol, split, epochs), and the same pretraining where both have one.
+    Otherwise says why it is not shown.
     """
     folder = work_dir / RANDOM_INIT / result.stage
     if not (folder / "manifest.json").exists() or folder.resolve() == result.folder.resolve():
@@ -95,15 +96,30 @@ def find_baseline(work_dir: Path, result: Manifest, report: Reporter) -> Manifes
 
 
 def _difference(result: Manifest, baseline: Manifest) -> str:
-    for name in ("protocol", "split"):
-        if result.config.get(name) != baseline.config.get(name):
-            return f"its {name} is {baseline.config.get(name)}, not {result.config.get(name)}."
-    sources, theirs = (_export_inputs(manifest) for manifest in (result, baseline))
+    ours, theirs = _conditions(result), _conditions(baseline)
+    for name, value in ours.items():
+        if theirs[name] != value:
+            return f"its {name} is {theirs[name]}, not {value}."
+    sources, others = _sources(result), _sources(baseline)
     for stage, digest in sources.items():
-        if stage in theirs and theirs[stage] != digest:
+        if others.get(stage, digest) != digest:
             return f"it belongs to another {stage}."
     return ""
 
 
-def _export_inputs(manifest: Manifest) -> dict[str, str]:
-    return {ref.stage: ref.digest for ref in manifest.input("export-features", verify=False).inputs}
+def _conditions(manifest: Manifest) -> dict[str, Any]:
+    """What two results must share to stand beside each other."""
+    of_training = {name: manifest.config.get(name, {}) for name in ("data", "model")}
+    return {
+        "protocol": manifest.results.get("protocol"),
+        "split": manifest.config.get("split", of_training["data"].get("split")),
+        "number of epochs": manifest.results.get("epochs"),
+        "model.linear": of_training["model"].get("linear"),
+        "data.select_on": of_training["data"].get("select_on"),
+    }
+
+
+def _sources(manifest: Manifest) -> dict[str, str]:
+    """Digests of the extraction and the pretraining behind a result."""
+    described = manifest if manifest.stage == "finetune" else manifest.input("export-features", verify=False)
+    return {ref.stage: ref.digest for ref in described.inputs if ref.stage in ("extract", "pretrain")}

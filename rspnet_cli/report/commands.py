@@ -15,19 +15,20 @@ from pydantic import BaseModel
 from rspnet_cli.config import ClassificationConfig, ExportConfig, ExtractConfig
 from rspnet_cli.errors import InputError
 from rspnet_cli.lineage import flatten
-from rspnet_cli.manifest import Manifest
+from rspnet_cli.manifest import ENCODER_STAGES, Manifest
 from rspnet_cli.recipes import recipe_names
-from rspnet_cli.settings import pretrain_settings
+from rspnet_cli.settings import finetune_settings, pretrain_settings
 
 DEFAULT_WORK_DIR = "rspnet-run"
 # Of the machine rather than of the experiment: resolved from "auto", so no recipe says them.
 _OF_THE_MACHINE = ("run.device", "run.precision", "run.processes", "run.workers")
 # A folder per stage is the rule; an evaluation of untrained features goes to one of their own.
 _INPUT = {
-    "pretrain": "extract",
-    "export-features": "pretrain",
-    "eval-retrieval": "export-features",
-    "eval-classification": "export-features",
+    "pretrain": ("extract",),
+    "export-features": ENCODER_STAGES,
+    "finetune": ENCODER_STAGES,
+    "eval-retrieval": ("export-features",),
+    "eval-classification": ("export-features",),
 }
 
 
@@ -39,47 +40,61 @@ class Recipe:
     differing: dict[str, tuple[Any, Any]]
 
 
-def nearest_recipe(config: Mapping[str, Any]) -> Recipe | None:
-    """The recipe that differs in the fewest settings from a pretraining's; None where the settings are none that this version knows.
+def nearest_recipe(stage: str, config: Mapping[str, Any]) -> Recipe | None:
+    """The recipe of a training stage that differs in the fewest settings; None where the settings are none that this version knows.
 
-    A recipe's learning rate is that for the run's batch, its queue trimmed to whole batches, as pretrain resolves them.
+    A recipe's learning rate is that for the run's batch, its queue trimmed to whole batches, and what it leaves to the encoder is the
+    encoder's, as the stages resolve them.
     """
     ours = {key: value for key, value in flatten(dict(config)).items() if key not in _OF_THE_MACHINE}
     batch = ours.get("optim.batch_size")
     if not isinstance(batch, int) or batch < 1:
         return None
     best: Recipe | None = None
-    for name in recipe_names():
+    for name in recipe_names(stage):
         try:
-            scaled = pretrain_settings(recipe=name, flags={"optim.batch_size": batch})
+            theirs = _pretrain_recipe(name, batch) if stage == "pretrain" else _finetune_recipe(name, ours)
         except InputError:
             continue
-        theirs = flatten(scaled.identity())
-        theirs["moco.queue_size"] = theirs["moco.queue_size"] // batch * batch or theirs["moco.queue_size"]
-        plain = flatten(pretrain_settings(recipe=name).identity())
-        theirs["optim.batch_size"] = plain["optim.batch_size"]
         differing = {key: (theirs.get(key), value) for key, value in ours.items() if theirs.get(key) != value}
         if best is None or len(differing) < len(best.differing):
             best = Recipe(name, differing)
     return best
 
 
+def _pretrain_recipe(name: str, batch: int) -> dict[str, Any]:
+    theirs = flatten(pretrain_settings(recipe=name, flags={"optim.batch_size": batch}).identity())
+    theirs["moco.queue_size"] = theirs["moco.queue_size"] // batch * batch or theirs["moco.queue_size"]
+    theirs["optim.batch_size"] = pretrain_settings(recipe=name).optim.batch_size
+    return theirs
+
+
+def _finetune_recipe(name: str, ours: Mapping[str, Any]) -> dict[str, Any]:
+    linear = ours.get("model.linear") is True
+    theirs = flatten(finetune_settings(recipe=name, flags={"model.linear": linear}).identity())
+    known = {key: value for key, value in theirs.items() if value is not None}
+    return dict(ours) | known | {"model.linear": False}
+
+
 def command_of(manifest: Manifest, work_dir: Path) -> str:
     """The command that makes this result in this work directory, as one would type it. Sources are called VIDEOS and LISTS."""
-    words = ["rspnet", manifest.stage]
-    processes = manifest.config.get("run", {}).get("processes", 1) if isinstance(manifest.config.get("run"), dict) else 1
-    if processes > 1:
+    words = ["rspnet", manifest.command]
+    run = manifest.config.get("run")
+    processes = run.get("processes") if isinstance(run, dict) else None
+    if isinstance(processes, int) and processes > 1:
         words = ["torchrun", "--nproc-per-node", str(processes), "-m", "rspnet_cli", manifest.stage]
-    words += _positional(manifest, work_dir)
-    words += _settings(manifest.stage, manifest.config)
+    if manifest.is_imported:
+        words += _imported(manifest.config)
+    else:
+        words += _positional(manifest, work_dir) + _settings(manifest.stage, manifest.config)
     if manifest.folder.resolve() != _default_folder(manifest, work_dir).resolve():
         words += ["--out", _shown(manifest.folder, work_dir)]
     return shlex.join(words + work_dir_option(work_dir))
 
 
-def running_command(config: Mapping[str, Any], work_dir: Path) -> str:
-    """The command of a pretraining that is unfinished."""
-    return shlex.join(["rspnet", "pretrain", *_settings("pretrain", config), *work_dir_option(work_dir)])
+def running_command(stage: str, config: Mapping[str, Any], work_dir: Path) -> str:
+    """The command of a stage that is unfinished."""
+    return shlex.join(["rspnet", stage, *_settings(stage, config), *work_dir_option(work_dir)])
 
 
 def work_dir_option(work_dir: Path) -> list[str]:
@@ -94,11 +109,12 @@ def _shown(folder: Path, work_dir: Path) -> str:
 
 
 def _default_folder(manifest: Manifest, work_dir: Path) -> Path:
-    if manifest.stage == "export-features" and manifest.config.get("random_init") is True:
+    model = manifest.config.get("model")
+    if manifest.config.get("random_init") is True or (isinstance(model, dict) and model.get("random_init") is True):
         return work_dir / "random-init" / manifest.stage
     if manifest.stage.startswith("eval-") and _of_untrained(manifest):
         return work_dir / "random-init" / manifest.stage
-    return work_dir / manifest.stage
+    return work_dir / manifest.stage  # an import is a pretraining
 
 
 def _of_untrained(manifest: Manifest) -> bool:
@@ -111,16 +127,33 @@ def _of_untrained(manifest: Manifest) -> bool:
 def _positional(manifest: Manifest, work_dir: Path) -> list[str]:
     if manifest.stage == "extract":
         return ["VIDEOS"]
-    stage = _INPUT.get(manifest.stage, "")
-    if not any(ref.stage == stage for ref in manifest.inputs):
-        return []
-    folder = manifest.input_path(stage).parent
-    return [] if folder.resolve() == (work_dir / stage).resolve() else [_shown(folder, work_dir)]
+    words = []
+    source = next((ref for ref in manifest.inputs if ref.stage in _INPUT.get(manifest.stage, ())), None)
+    if source is not None:
+        words = _other_than(work_dir / _INPUT[manifest.stage][0], manifest.place_of(source).parent, work_dir)
+    frames = next((ref for ref in manifest.inputs if ref.stage == "extract"), None)
+    if frames is not None and manifest.stage in ("export-features", "finetune"):
+        folder = manifest.place_of(frames).parent
+        # Another encoder may have read another extraction than the one of this work directory.
+        if words or _other_than(work_dir / "extract", folder, work_dir):
+            words += ["--frames", _shown(folder, work_dir)]
+    return words
+
+
+def _other_than(default: Path, folder: Path, work_dir: Path) -> list[str]:
+    return [] if folder.resolve() == default.resolve() else [_shown(folder, work_dir)]
+
+
+def _imported(config: Mapping[str, Any]) -> list[str]:
+    """What import-checkpoint was told: the settings of clips that it did not assume."""
+    assumed = config["import"].get("assumed", [])
+    told = {f"clip.{key}": value for key, value in config.get("clip", {}).items() if f"clip.{key}" not in assumed}
+    return ["FILE", *(word for key, value in told.items() for word in ("--set", f"{key}={_typed(value)}"))]
 
 
 def _settings(stage: str, config: Mapping[str, Any]) -> list[str]:
-    if stage == "pretrain":
-        recipe = nearest_recipe(config)
+    if stage in ENCODER_STAGES:
+        recipe = nearest_recipe(stage, config)
         if recipe is None:
             return []
         sets = [word for key, (_, value) in recipe.differing.items() for word in ("--set", f"{key}={_typed(value)}")]
@@ -129,9 +162,8 @@ def _settings(stage: str, config: Mapping[str, Any]) -> list[str]:
         lists = ["--annotations", "LISTS"] if config.get("annotations_sha256") else []
         return lists + _flags(ExtractConfig, config, {"video_timeout_s": "--video-timeout"}, leave=())
     if stage == "export-features":
-        return _flags(ExportConfig, config, {"reestimate_bn": "--set reestimate_bn=true"}, leave=("device", "random_init")) + (
-            ["--random-init"] if config.get("random_init") is True else []
-        )
+        leave = ("device", *(["checkpoint"] if config.get("checkpoint") == "last" else []))
+        return _flags(ExportConfig, config, {"reestimate_bn": "--set reestimate_bn=true"}, leave)
     words = []
     if config.get("topk"):
         words += ["--topk", *(str(k) for k in config["topk"])]

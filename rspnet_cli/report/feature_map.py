@@ -7,12 +7,12 @@ import pandas as pd
 
 from rspnet_cli.errors import InputError
 from rspnet_cli.evaluation.features_file import FEATURES, VIDEOS, FeatureTable, read_features
-from rspnet_cli.manifest import Manifest
+from rspnet_cli.manifest import Manifest, checked_artifact
 from rspnet_cli.report.choose import balanced
 from rspnet_cli.report.clips import clip_class
 from rspnet_cli.report.commands import command_of
 from rspnet_cli.report.figure import Cell, LeftOut, Section, Table, figure, numbers, svg
-from rspnet_cli.report.found import Found, checked
+from rspnet_cli.report.found import Found
 from rspnet_cli.report.html import data_block, element, join, name, number
 
 KEY, TITLE = "map", "Map of the videos"
@@ -89,7 +89,7 @@ def feature_map(found: Found, neighbours: pd.DataFrame | None, *, seed: int) -> 
 
 def _features(manifest: Manifest) -> FeatureTable:
     for file in (FEATURES, VIDEOS):
-        checked(manifest, file)
+        checked_artifact(manifest, file)
     return read_features(manifest.folder)
 
 

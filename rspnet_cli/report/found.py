@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from rspnet_cli.errors import InputError
-from rspnet_cli.manifest import MANIFEST, UNFINISHED, Manifest, check_artifact, read_manifest
+from rspnet_cli.manifest import MANIFEST, UNFINISHED, Manifest, read_manifest
 from rspnet_cli.settling import STATE
 
-STAGES = ("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification")
+STAGES = ("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune")
 _EVALUATIONS = ("eval-retrieval", "eval-classification")
 # A row of metrics.csv takes 150 bytes: a million rows. A larger file is not read into a page.
 _MAX_LOG_BYTES = 150 * 2**20
@@ -65,11 +65,12 @@ def find_stages(work_dir: Path) -> Found:
             f"{work_dir} holds no stage that can be shown{': ' + found.notes[0].rstrip('.') if found.notes else ''}: "
             "run `rspnet extract VIDEOS` first, or name another work directory."
         )
-    for stage, above in (
-        ("export-features", _EVALUATIONS),
-        ("pretrain", ("export-features",)),
-        ("extract", ("export-features", "pretrain")),
-    ):
+    behind = {
+        "export-features": _EVALUATIONS,
+        "pretrain": ("export-features", "finetune"),
+        "extract": ("export-features", "pretrain", "finetune"),
+    }
+    for stage, above in behind.items():
         _follow(found, stage, [found.stages[name] for name in above if name in found.stages])
     return found
 
@@ -111,13 +112,6 @@ def all_manifests(work_dir: Path) -> Iterator[Path]:
         yield from (path.parent for path in sorted(work_dir.glob(pattern)) if path.parent.name != UNFINISHED)
 
 
-def checked(manifest: Manifest, name: str) -> Path:
-    """The file of an artifact, its hash checked before it is shown. Raises InputError."""
-    path = manifest.artifact_path(name)
-    check_artifact(manifest, next(artifact for artifact in manifest.artifacts if artifact.path == name), hashed=True)
-    return path
-
-
 def read_log(path: Path) -> list[dict[str, float | None]]:
     """The rows of a table of numbers, also of one that is being written: a line without its end does not count.
 
@@ -133,6 +127,10 @@ def read_log(path: Path) -> list[dict[str, float | None]]:
         raise InputError(f"{path} cannot be read as a table ({error}): restore it, or run its stage again.") from error
     try:
         header, *rows = list(csv.reader(io.StringIO(whole))) or [[]]
-        return [{key: float(cell) if cell else None for key, cell in zip(header, row, strict=True)} for row in rows]
+        return [{key: _figure(cell) for key, cell in zip(header, row, strict=True)} for row in rows]
     except (ValueError, csv.Error) as error:
         raise InputError(f"{path} is not a table of numbers ({error}): restore it, or run its stage again.") from error
+
+
+def _figure(cell: str) -> float | None:
+    return None if not cell else float(cell == "True") if cell in ("True", "False") else float(cell)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rspnet_cli.errors import InputError
 from rspnet_cli.lineage import Node, flatten, nodes_of, read_lineage
-from rspnet_cli.manifest import HASHED_ON_USE, Manifest
+from rspnet_cli.manifest import ENCODER_STAGES, HASHED_ON_USE, Manifest
 from rspnet_cli.report.commands import command_of, nearest_recipe, running_command
 from rspnet_cli.report.figure import Cell, Section, Table, command_html, numbers, table_html
 from rspnet_cli.report.found import STAGES, Found, all_manifests
@@ -22,10 +22,11 @@ def lineage(found: Found) -> Section:
     """Every finished stage in the work directory and behind it, in the order of the chain, then what is unfinished."""
     parts = [_stage(node, found) for node in _nodes(found)]
     for stage, unfinished in found.unfinished.items():
-        command = [running_command(unfinished.config, found.path)] if stage == "pretrain" and unfinished.config else [f"rspnet {stage}"]
+        argument = " VIDEOS" if stage == "extract" and not unfinished.config else ""
+        command = [running_command(stage, unfinished.config, found.path) if unfinished.config else f"rspnet {stage}{argument}"]
         body: list[Child] = [element("p", "It still runs, or was stopped; its command continues it.")]
-        if stage == "pretrain":
-            body.append(_recipe(unfinished.config))
+        if stage in ENCODER_STAGES:
+            body.append(_recipe(stage, unfinished.config))
         parts.append(element("article", element("h3", f"{stage}: unfinished"), *body, command_html(*command)))
     return Section(KEY, TITLE, element("div", *parts, class_="stages"))
 
@@ -60,7 +61,7 @@ def _stage(node: Node, found: Found) -> Html:
         element("h3", f"{_place(manifest, found)}{untrained}"),
         element("p", *facts),
         command_html(command_of(manifest, found.path)),
-        _recipe(manifest.config) if manifest.stage == "pretrain" else None,
+        _recipe(manifest.stage, manifest.config) if manifest.stage in ENCODER_STAGES and not manifest.is_imported else None,
         _values("Results", flatten(manifest.results)),
         _values("All settings", flatten(manifest.config)),
         _artifacts(manifest),
@@ -76,13 +77,13 @@ def _place(manifest: Manifest, found: Found) -> str:
 
 def _environment(manifest: Manifest) -> dict[str, Any]:
     """Machine and libraries without the paths and the host's name, which concern nobody who gets the report."""
-    private = ("host", "videos", "notes", "logs", "sources_sha256")
+    private = ("host", "videos", "source", "notes", "logs", "sources_sha256")
     return {key: value for key, value in manifest.environment.items() if key not in private}
 
 
-def _recipe(config: Mapping[str, Any]) -> Html:
-    """What a pretraining changed of the packaged recipe nearest to it."""
-    recipe = nearest_recipe(config)
+def _recipe(stage: str, config: Mapping[str, Any]) -> Html:
+    """What a training changed of the packaged recipe nearest to it."""
+    recipe = nearest_recipe(stage, config)
     if recipe is None:
         return element("p", "Its settings are none that this version has a recipe for.")
     if not recipe.differing:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from rspnet_cli.manifest import Manifest
+from rspnet_cli.manifest import Manifest, checked_artifact
 from rspnet_cli.report.charts import Line, line_chart
 from rspnet_cli.report.commands import command_of
 from rspnet_cli.report.figure import Cell, LeftOut, Section, Table, command_html, figure, legend, numbers, table_html
-from rspnet_cli.report.found import Found, checked
-from rspnet_cli.report.html import Html, element, join, name, number, share
+from rspnet_cli.report.found import Found
+from rspnet_cli.report.html import element, join, name, number, share
 from rspnet_cli.tables import NEIGHBOURS, PER_CLASS, read_table
 
 KEY, TITLE = "retrieval", "Retrieval"
@@ -24,7 +24,7 @@ UNTRAINED = "untrained encoder"
 def read_neighbours(found: Found) -> pd.DataFrame | None:
     """neighbours.csv of the evaluation, a row per query and rank; None without one. Raises InputError for a damaged one."""
     manifest = found.stages.get("eval-retrieval")
-    return None if manifest is None else read_table(checked(manifest, NEIGHBOURS.file), NEIGHBOURS)
+    return None if manifest is None else read_table(checked_artifact(manifest, NEIGHBOURS.file), NEIGHBOURS)
 
 
 def retrieval(found: Found, baseline: Manifest | None) -> Section | LeftOut:
@@ -42,7 +42,7 @@ def retrieval(found: Found, baseline: Manifest | None) -> Section | LeftOut:
     ]
     header = ["k", "recall@k", "95 % interval", "chance"]
     rows: list[list[Cell]] = [
-        [k, _sorted(results["recall"][k]), _interval(results["interval"][k]), _sorted(results["chance"][k])] for k in ks
+        [k, _sorted(results["recall"][k]), interval_words(results["interval"][k]), _sorted(results["chance"][k])] for k in ks
     ]
     commands = [command_of(manifest, found.path)]
     untrained = baseline.results if baseline is not None and baseline.results.get("recall") else None
@@ -51,20 +51,26 @@ def retrieval(found: Found, baseline: Manifest | None) -> Section | LeftOut:
         lines.insert(1, Line(UNTRAINED, _of(untrained["recall"], ks), "s2", intervals))
         header += [UNTRAINED, "its 95 % interval"]
         for row, k, interval in zip(rows, ks, intervals, strict=True):
-            row += [_sorted(untrained["recall"].get(k)), _interval(interval)]
+            row += [_sorted(untrained["recall"].get(k)), interval_words(interval)]
         commands.append(command_of(baseline, found.path))
     drawing = line_chart(KEY, "Recall at k", list(range(len(ks))), lines, x_label="k nearest", x_names=ks, share_axis=True)
     how = "leave-one-out, its own group left out" if results["protocol"] != "split" else f"split {manifest.config.get('split')}"
     searched = f"{number(results['queries'])} queries search {number(results['gallery'])} videos ({how})"
     note = (
-        f"{searched}; a query is right at k if any of its k nearest videos has its class. {number(results['queries_seen'])} of the queries "
-        "were seen in pretraining. Whiskers: 95 % intervals."
+        f"{searched}; a query is right at k if any of its k nearest videos has its class. {_seen(results['queries_seen'])} "
+        "Whiskers: 95 % intervals."
     )
     if not untrained:
         note += " The untrained encoder has no result here to stand beside: `rspnet export-features --random-init`, then evaluate that."
     marks = legend((line.label, line.style) for line in lines)
     table = Table(header, rows, numbers(header))
     return Section(KEY, TITLE, figure("recall", "Recall at k", join((marks, drawing)), table=table, commands=commands, note=note))
+
+
+def _seen(queries: int | None) -> str:
+    if queries is None:
+        return "Whether the encoder saw the queries in pretraining is not known: it is imported."
+    return f"{number(queries)} of the queries were seen in pretraining."
 
 
 def per_class(found: Found, neighbours: pd.DataFrame | None) -> Section | LeftOut:
@@ -116,7 +122,7 @@ def _probe_rows(found: Found) -> dict[str, tuple[int, list[float | None]]]:
     manifest = found.stages.get("eval-classification")
     if manifest is None:
         return {}
-    frame = read_table(checked(manifest, PER_CLASS.file), PER_CLASS)
+    frame = read_table(checked_artifact(manifest, PER_CLASS.file), PER_CLASS)
     columns = [frame[column].tolist() for column in ("label_name", "queries", "linear_top1", "knn_top1")]
     return {
         label: (int(queries), [None if value != value else float(value) for value in (linear, knn)])
@@ -139,5 +145,6 @@ def _sorted(value: float | None) -> Cell:
     return (share(value), -1 if value is None else value)
 
 
-def _interval(interval: Sequence[float] | None) -> Html | str:
+def interval_words(interval: Sequence[float] | None) -> str:
+    """An interval of shares, a dash for none."""
     return "–" if interval is None else f"{interval[0]:.3f} – {interval[1]:.3f}"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from rspnet_cli.lineage import flatten
+from rspnet_cli.manifest import checked_artifact
 from rspnet_cli.report.charts import Line, line_chart
 from rspnet_cli.report.commands import command_of, running_command
 from rspnet_cli.report.figure import LeftOut, Section, Table, command_html, figure, legend, numbers
-from rspnet_cli.report.found import Found, checked, read_log
+from rspnet_cli.report.found import Found, read_log
 from rspnet_cli.report.html import Html, element, join, number
 from rspnet_cli.tables import METRICS, TIMINGS
 
@@ -21,8 +22,11 @@ Row = dict[str, float | None]
 
 
 @dataclass(frozen=True)
-class _Panel:
-    """A chart: its columns of a log with their names. avid: figures that mean nothing until the queue holds real keys."""
+class Panel:
+    """A chart: its columns of a log with their names. x: the column to draw them over.
+
+    avid: figures that mean nothing until the queue holds real keys.
+    """
 
     key: str
     title: str
@@ -30,20 +34,19 @@ class _Panel:
     note: str
     share_axis: bool = False
     avid: bool = False
+    x: str = "step"
 
 
 _PANELS = (
-    _Panel(
-        "loss", "Loss", (("loss", "loss"), ("loss_avid", "A-VID (L_A)"), ("loss_rsp", "RSP (L_M)")), "loss is the weighted sum of both."
-    ),
-    _Panel(
+    Panel("loss", "Loss", (("loss", "loss"), ("loss_avid", "A-VID (L_A)"), ("loss_rsp", "RSP (L_M)")), "loss is the weighted sum of both."),
+    Panel(
         "rsp",
         "RSP accuracy",
         (("rsp_accuracy", "RSP accuracy"),),
         "The share of queries nearer to the key at their own speed than to the same key at another; chance is 0.5.",
         share_axis=True,
     ),
-    _Panel(
+    Panel(
         "avid",
         "A-VID accuracy",
         (
@@ -56,12 +59,14 @@ _PANELS = (
         share_axis=True,
         avid=True,
     ),
-    _Panel("lr", "Learning rate", (("lr", "learning rate"),), ""),
-    _Panel("grad", "Gradient norm", (("grad_norm", "gradient norm"),), ""),
+    Panel("lr", "Learning rate", (("lr", "learning rate"),), ""),
+    Panel("grad", "Gradient norm", (("grad_norm", "gradient norm"),), ""),
 )
-_SPEED = _Panel("speed", "Speed", (("videos_per_s", "videos a second"),), "")
-_WAIT = _Panel(
-    "wait", "Waiting for data", (("data_wait_share", "share of the time"),), "Near 1 the decoding is the bottleneck.", share_axis=True
+SPEED = (
+    Panel("speed", "Speed", (("videos_per_s", "videos a second"),), ""),
+    Panel(
+        "wait", "Waiting for data", (("data_wait_share", "share of the time"),), "Near 1 the decoding is the bottleneck.", share_axis=True
+    ),
 )
 
 
@@ -70,21 +75,26 @@ def training(found: Found) -> Section | LeftOut:
     parts: list[Html] = []
     finished, unfinished = found.stages.get("pretrain"), found.unfinished.get("pretrain")
     if unfinished is not None:
-        epochs = flatten(unfinished.config).get("optim.epochs")
         rows = read_log(unfinished.folder / METRICS.file)
-        command = running_command(unfinished.config, found.path)
-        parts.append(_run("live", f"Unfinished: {_progress(rows, epochs)}", rows, unfinished.folder, command))
-    if finished is not None:
-        rows = read_log(checked(finished, METRICS.file))
-        results = finished.results
-        words = f"{number(results.get('epochs'))} epochs, {number(results.get('steps'))} steps"
-        parts.append(_run("done", f"Finished: {words}", rows, finished.folder, command_of(finished, found.path)))
+        title = f"Unfinished: {progress(rows, unfinished.config)}"
+        command = running_command("pretrain", unfinished.config, found.path)
+        parts.append(run_charts("live", title, [(rows, _PANELS), (read_log(unfinished.folder / TIMINGS.file), SPEED)], command))
+    if finished is not None and finished.is_imported:
+        if not parts:
+            return LeftOut(KEY, TITLE, "The encoder is imported: how its training went is not known here.")
+    elif finished is not None:
+        rows = read_log(checked_artifact(finished, METRICS.file))
+        title = f"Finished: {number(finished.results.get('epochs'))} epochs, {number(finished.results.get('steps'))} steps"
+        logs = [(rows, _PANELS), (read_log(finished.folder / TIMINGS.file), SPEED)]
+        parts.append(run_charts("done", title, logs, command_of(finished, found.path)))
     if not parts:
         return LeftOut(KEY, TITLE, found.missing("pretrain"))
     return Section(KEY, TITLE, join(parts))
 
 
-def _progress(rows: Sequence[Row], epochs: object) -> str:
+def progress(rows: Sequence[Row], config: Mapping[str, Any]) -> str:
+    """How far an unfinished run is, in words."""
+    epochs = flatten(dict(config)).get("optim.epochs")
     if not rows:
         return "no figures yet"
     last = rows[-1]
@@ -93,26 +103,20 @@ def _progress(rows: Sequence[Row], epochs: object) -> str:
     )
 
 
-def _run(prefix: str, title: str, rows: Sequence[Row], folder: Path, command: str) -> Html:
-    timings = read_log(folder / TIMINGS.file)
-    charts = [_chart(f"{prefix}-{panel.key}", panel, rows) for panel in _PANELS]
-    charts += [_chart(f"{prefix}-{panel.key}", panel, timings) for panel in (_SPEED, _WAIT)]
+def run_charts(prefix: str, title: str, logs: Sequence[tuple[Sequence[Row], Sequence[Panel]]], command: str) -> Html:
+    """The charts of a run: of each log its panels, as far as it has their columns. One command for all of these figures."""
+    charts = [_chart(f"{prefix}-{panel.key}", panel, rows) for rows, panels in logs for panel in panels]
     shown = [chart for chart in charts if chart is not None]
-    # One command for all of these figures.
-    return element(
-        "div",
-        element("h3", title),
-        command_html(command),
-        element("div", *shown, class_="charts") if shown else element("p", "No figures yet."),
-    )
+    drawn = element("div", *shown, class_="charts") if shown else element("p", "No figures yet.")
+    return element("div", element("h3", title), command_html(command), drawn)
 
 
-def _chart(key: str, panel: _Panel, rows: Sequence[Row]) -> Html | None:
+def _chart(key: str, panel: Panel, rows: Sequence[Row]) -> Html | None:
     columns = [(column, label) for column, label in panel.columns if any(row.get(column) is not None for row in rows)]
     if not columns:
         return None
     points, per_point = binned(rows, MAX_POINTS)
-    steps = [point["step"] or 0.0 for point in points]
+    steps = [point[panel.x] or 0.0 for point in points]
     lines = [Line(label, [point.get(column) for point in points], f"s{number}") for number, (column, label) in enumerate(columns, start=1)]
     note, shaded_until = panel.note, None
     if panel.avid:
@@ -120,16 +124,16 @@ def _chart(key: str, panel: _Panel, rows: Sequence[Row]) -> Html | None:
         if filling:
             shaded_until = filling[-1]
             note += " Shaded: the queue still holds random keys, and these figures mean nothing."
-    drawing = line_chart(key, panel.title, steps, lines, x_label="steps", share_axis=panel.share_axis, shaded_until=shaded_until)
-    header = ["step", *(label for _, label in columns)]
-    cells = [[(number(_whole(value)), "" if value is None else value) for value in values] for values in _columns(points, columns)]
+    drawing = line_chart(key, panel.title, steps, lines, x_label=f"{panel.x}s", share_axis=panel.share_axis, shaded_until=shaded_until)
+    header = [panel.x, *(label for _, label in columns)]
+    cells = [[(number(_whole(value)), "" if value is None else value) for value in values] for values in _columns(points, panel.x, columns)]
     table = Table(header, cells, numbers(header), f"Each row is the mean of {per_point} rows of the log." if per_point > 1 else "")
     marks = legend((line.label, line.style) for line in lines)
     return figure(key, panel.title, join((marks, drawing)), table=table, commands=[], note=note)
 
 
-def _columns(points: Sequence[Row], columns: Sequence[tuple[str, str]]) -> list[list[float | None]]:
-    return [[point["step"], *(point.get(column) for column, _ in columns)] for point in points]
+def _columns(points: Sequence[Row], x: str, columns: Sequence[tuple[str, str]]) -> list[list[float | None]]:
+    return [[point[x], *(point.get(column) for column, _ in columns)] for point in points]
 
 
 def binned(rows: Sequence[Row], limit: int) -> tuple[list[Row], int]:

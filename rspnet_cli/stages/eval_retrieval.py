@@ -67,7 +67,7 @@ def eval_retrieval(config: RetrievalConfig, *, features: Path, out: Path, force:
         results = {
             "protocol": protocol,
             "queries": len(search.queries),
-            "queries_seen": int(table.videos["seen"].to_numpy()[search.queries].sum()),
+            "queries_seen": table.num_seen(search.queries),
             "gallery": len(search.gallery),
             **_figures(table, search, found, topk, report),
         }

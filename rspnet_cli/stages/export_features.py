@@ -16,24 +16,34 @@ from rspnet_cli import distributed
 from rspnet_cli.config import ExportConfig
 from rspnet_cli.devices import default_workers, resolve_device, resolve_precision
 from rspnet_cli.encoder.batch_norm import estimate_statistics
-from rspnet_cli.encoder.load import PretrainedEncoder, load_encoder
+from rspnet_cli.encoder.encoder import pool_features
+from rspnet_cli.encoder.load import PretrainedEncoder, default_checkpoint, load_encoder
 from rspnet_cli.errors import InputError, RspnetError
-from rspnet_cli.evaluation.features import UniformClips, describe_videos, load_clips, split_shards, statistics_batches
+from rspnet_cli.evaluation.features import (
+    ClipInput,
+    UniformClips,
+    describe_videos,
+    load_clips,
+    split_shards,
+    statistics_batches,
+    statistics_clips,
+)
 from rspnet_cli.evaluation.features_file import FEATURES, VIDEOS, FeatureTable, write_features
+from rspnet_cli.evaluation.videos import labelled_videos
 from rspnet_cli.files import atomic_path
-from rspnet_cli.manifest import Manifest, read_manifest
+from rspnet_cli.manifest import ENCODER_STAGES, Manifest, read_manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.stage import Stage, begin_stage
-from rspnet_cli.tables import PRETRAIN_VIDEOS, read_table
 from rspnet_cli.tensors import check_shape, open_tensors, write_tensors
-from rspnet_cli.videos.frames import FramesTable, read_frames
+from rspnet_cli.videos.frames import FramesTable, frames_of, read_frames
+from rspnet_cli.videos.seen import seen_videos, trained_videos
 
-# Batch norm is estimated on so many train videos, evenly spaced over the table, one centre clip each; of fewer videos more clips are taken.
-STATISTICS_VIDEOS = 256
-STATISTICS_CLIPS = 64
-STATISTICS_BATCH = 32
 _STATISTICS = "batch_norm.safetensors"
 _AGAIN = "start anew with --force"
+_SAMPLING = {
+    "consecutive": "consecutive frames, starts evenly spaced from first to last possible; short videos are looped",
+    "cover": "frames spread over the whole video, offsets evenly spaced",
+}
 
 
 def export_features(
@@ -42,13 +52,15 @@ def export_features(
     pretrain: Path,
     out: Path,
     frames: Path | None = None,
+    default_frames: Path | None = None,
     force: bool = False,
     report: Reporter | None = None,
 ) -> Manifest:
     """Describe every video by one vector: the mean over its clips of pooled last-layer features.
 
-    pretrain, frames: folders or manifests of a pretraining and of the extraction to describe (None: the one that it trained on). out: this
-    stage's folder. Raises InputError for inputs that are not what they should be, RspnetError for features that are not finite.
+    pretrain, frames: folders or manifests of a pretraining (or fine-tuning) and of the extraction to describe (None: the one that it
+    trained on, or default_frames for an imported encoder, which names none). out: this stage's folder. Raises InputError for inputs that
+    are not what they should be, RspnetError for features that are not finite.
     """
     report = report or Reporter.silent()
     if distributed.world_size() > 1:
@@ -56,24 +68,26 @@ def export_features(
     if "parquet" in config.also and find_spec("pyarrow") is None:
         raise InputError("--also parquet needs the package pyarrow: install it with `pip install 'rspnet-cli[parquet]'`, or leave it out.")
     device = resolve_device(config.device)
+    trained = read_manifest(pretrain, stage=ENCODER_STAGES, verify=False)
+    if config.random_init and trained.stage != "pretrain":
+        raise InputError(
+            f"{trained.path} is of stage '{trained.stage}', which has no untrained encoder: name a pretraining, or leave out --random-init."
+        )
     config = config.model_copy(
         update={
+            "checkpoint": config.checkpoint or default_checkpoint(trained),
             "device": device.type,
             "precision": resolve_precision(config.precision, device),
             "workers": default_workers(device) if config.workers is None else config.workers,
             "reestimate_bn": config.reestimate_bn or config.random_init,
         }
     )
-    if frames is None:
-        frames = read_manifest(pretrain, stage="pretrain", verify=False).input("extract", verify=False).path
-    inputs = {"pretrain": pretrain, "extract": frames}
+    inputs = {trained.stage: trained.path, "extract": frames or frames_of(trained, default_frames)}
     with begin_stage("export-features", config.identity(), inputs=inputs, out=out, force=force, report=report) as stage:
         if stage.manifest is not None:
             return stage.manifest
         table = read_frames(stage.inputs["extract"])
-        encoder = load_encoder(
-            stage.inputs["pretrain"].path, device=str(device), checkpoint="initial" if config.random_init else config.checkpoint
-        )
+        encoder = load_encoder(trained.path, device=str(device), checkpoint="initial" if config.random_init else config.checkpoint)
         num_statistics_clips = _prepare_batch_norm(config, stage, encoder, table, report) if config.reestimate_bn else 0
         _warn_of_enlarging(encoder, table, report)
         if stage.classes_differ:
@@ -87,16 +101,16 @@ def _describe(config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, ta
     shards = split_shards(len(table), clips=config.clips, batch_size=config.batch_size)
     missing = [shard for shard in shards if not _shard_path(stage, shard).exists()]
     rows = [row for shard in missing for row in shard]
-    clips = UniformClips(table, frames=encoder.frames, count=config.clips, frame_rate=encoder.frame_rate)
+    clips = _clips_of(encoder, table, config.clips)
+    forward = partial(_features, encoder, config)
     with closing(load_clips(clips, rows, workers=config.workers or 0, pin_memory=encoder.device.type == "cuda")) as videos:
         tracked = report.track(videos, total=len(table), unit="videos", name="export-features", start=len(table) - len(rows))
         described = describe_videos(
-            encoder,
+            forward,
             tracked,
             [len(shard) for shard in missing],
-            pool=config.pool,
             batch_size=config.batch_size,
-            autocast=partial(torch.autocast, encoder.device.type, torch.bfloat16, enabled=config.precision == "bf16"),
+            clip_input=_input_of(encoder),
         )
         for shard, (features, times_s) in zip(missing, described, strict=True):
             finite = np.isfinite(features).all(axis=(1, 2))
@@ -108,6 +122,19 @@ def _describe(config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, ta
             write_tensors(_shard_path(stage, shard), {"clip_features": features, "clip_times_s": times_s}, {})
         for _ in tracked:  # lets the progress write its last line
             raise AssertionError("more videos than rows")
+
+
+def _features(encoder: PretrainedEncoder, config: ExportConfig, clips: torch.Tensor) -> torch.Tensor:
+    with torch.autocast(encoder.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        return pool_features(encoder.feature_map(clips), config.pool)
+
+
+def _clips_of(encoder: PretrainedEncoder, table: FramesTable, count: int) -> UniformClips:
+    return UniformClips(table, frames=encoder.frames, count=count, frame_rate=encoder.frame_rate, sampling=encoder.sampling)
+
+
+def _input_of(encoder: PretrainedEncoder) -> ClipInput:
+    return ClipInput(encoder.size, encoder.antialias, encoder.device)
 
 
 def _shard_path(stage: Stage, shard: range) -> Path:
@@ -130,25 +157,16 @@ def _read_shards(config: ExportConfig, stage: Stage, channels: int, num_videos: 
 
 def _prepare_batch_norm(config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, table: FramesTable, report: Reporter) -> int:
     """Estimate batch-norm statistics on clips of the train videos; the number of clips. A resumed run takes what it estimated before."""
-    pretrain = stage.inputs["pretrain"]
-    extract = pretrain.input("extract", verify=False)
-    trained = table if extract.digest == table.manifest.digest else read_frames(extract)
-    used = set(_pretrain_videos(pretrain).query("used")["id"])
-    rows = np.array([row for row, name in enumerate(trained.ids) if name in used])
-    if not len(rows):
-        raise InputError(
-            f"None of the videos that {pretrain.path} trained on is in {extract.path}: put back the extraction it was made from."
-        )
-    chosen = rows[np.unique(np.round(np.linspace(0, len(rows) - 1, min(len(rows), STATISTICS_VIDEOS))).astype(np.int64))]
-    count = max(1, -(-STATISTICS_CLIPS // len(chosen)))
+    trained, rows = _train_videos(stage, table)
+    chosen, count = statistics_clips(rows)
     path = stage.work / _STATISTICS
     names = [name for name, _ in encoder.named_buffers() if name.startswith("backbone.")]
     if not path.exists():
-        clips = UniformClips(trained, frames=encoder.frames, count=count, frame_rate=encoder.frame_rate)
+        clips = _clips_of(encoder, trained, count)
         with closing(load_clips(clips, chosen.tolist(), workers=config.workers or 0, pin_memory=False)) as videos:
-            batches = statistics_batches(encoder, videos, num_clips=count * len(chosen), batch_size=STATISTICS_BATCH)
+            batches = statistics_batches(videos, num_clips=count * len(chosen), clip_input=_input_of(encoder))
             with torch.autocast(encoder.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                estimate_statistics(encoder, batches)
+                estimate_statistics(encoder.backbone, batches)
         write_tensors(path, {name: encoder.get_buffer(name).cpu().numpy() for name in names}, {})
     with open_tensors(path, advice=_AGAIN) as view:
         for name in names:
@@ -161,9 +179,32 @@ def _prepare_batch_norm(config: ExportConfig, stage: Stage, encoder: PretrainedE
     return count * len(chosen)
 
 
-def _pretrain_videos(pretrain: Manifest) -> pd.DataFrame:
-    """The pretraining's table of videos: id, used (bool), sha256 of the source. Raises InputError."""
-    return read_table(pretrain.artifact_path(PRETRAIN_VIDEOS.file), PRETRAIN_VIDEOS)
+def _encoder_manifest(stage: Stage) -> Manifest:
+    """The pretraining or fine-tuning that the encoder is from."""
+    return next(stage.inputs[name] for name in ENCODER_STAGES if name in stage.inputs)
+
+
+def _train_videos(stage: Stage, table: FramesTable) -> tuple[FramesTable, np.ndarray]:
+    """The videos that the encoder was trained on, as rows of their extraction.
+
+    For an imported encoder they are the train videos of the extraction to describe (of its split 1, where it has splits): what a
+    pretraining here would have trained on.
+    """
+    training = _encoder_manifest(stage)
+    if training.is_imported:
+        rows = table.rows_of_split("1", "train") if table.split_columns else np.arange(len(table))
+        if not len(rows):
+            raise InputError(f"{table.manifest.path} has no train videos in split 1, on whose clips batch norm could be estimated.")
+        return table, rows
+    extract = training.input("extract", verify=False)
+    trained = table if extract.digest == table.manifest.digest else read_frames(extract)
+    used = set(trained_videos(training).query("used")["id"])
+    rows = np.array([row for row, name in enumerate(trained.ids) if name in used])
+    if not len(rows):
+        raise InputError(
+            f"None of the videos that {training.path} trained on is in {extract.path}: put back the extraction it was made from."
+        )
+    return trained, rows
 
 
 def _warn_of_enlarging(encoder: PretrainedEncoder, table: FramesTable, report: Reporter) -> None:
@@ -204,25 +245,22 @@ def _write_results(
 
 def _video_rows(config: ExportConfig, stage: Stage, table: FramesTable) -> pd.DataFrame:
     """The columns of the export's videos.csv, typed as FeatureTable wants them."""
-    rows = table.rows
-    videos = rows[["id", "source", "label_name", "group", *table.split_columns]].astype("str").reset_index(drop=True)
-    videos["label"] = rows["label"].fillna(-1).to_numpy(np.int64)
-    videos["frames"], videos["fps"] = table.frames, table.fps
-    used = set() if config.random_init else set(_pretrain_videos(stage.inputs["pretrain"]).query("used")["sha256"])
+    videos = labelled_videos(table).videos
     # By the hash of the source: also true of another extraction, and of a copy of a video under another name.
-    videos["seen"] = rows["sha256"].isin(used).to_numpy(bool)
+    videos["seen"] = seen_videos(None if config.random_init else _encoder_manifest(stage), table.rows["sha256"])
     return videos
 
 
 def _metadata(config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, num_statistics_clips: int) -> dict[str, str]:
     """What a reader of the features file alone must know, as safetensors metadata (text)."""
+    training = _encoder_manifest(stage)
     antialias = "with" if encoder.antialias else "without"
     values: dict[str, Any] = {
         "format": "rspnet features 1",
         "tensors": "features (V, C): mean over clips; clip_features (V, N, C); clip_times_s (V, N, 2): start, end in source seconds; "
         "label, group, video_index (V,); row i is row i of videos.csv",
         "backbone": encoder.backbone_name,
-        "width": stage.inputs["pretrain"].config["model"]["width"],
+        "width": training.config["model"]["width"],
         "checkpoint": "initial (untrained)" if config.random_init else config.checkpoint,
         "batch_norm": f"estimated on {num_statistics_clips} train clips" if num_statistics_clips else "running averages of training",
         "layer": "last feature map, before any projection head; not normalised",
@@ -231,10 +269,10 @@ def _metadata(config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, nu
         "clip_frames": encoder.frames,
         "clip_size": encoder.size,
         "frame_rate": "that of the video" if encoder.frame_rate is None else encoder.frame_rate,
-        "clip_sampling": "consecutive frames, starts evenly spaced from first to last possible; short videos are looped",
+        "clip_sampling": _SAMPLING[encoder.sampling],
         "preprocessing": f"largest centre square, bilinear resize {antialias} antialias, RGB / 255, ImageNet mean and deviation",
         "precision": config.precision,
-        "pretrain_digest": stage.inputs["pretrain"].digest,
+        f"{training.stage}_digest": training.digest,
         "extract_digest": stage.inputs["extract"].digest,
     }
     return {key: str(value) for key, value in values.items()}

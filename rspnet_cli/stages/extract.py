@@ -15,7 +15,7 @@ from typing import Any
 from rspnet_cli.config import ExtractConfig
 from rspnet_cli.devices import num_cpus
 from rspnet_cli.errors import InputError, RspnetError
-from rspnet_cli.files import sha256_of_json, write_atomic
+from rspnet_cli.files import TEMPORARY, sha256_of_json, write_atomic
 from rspnet_cli.manifest import Manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.stage import Stage, begin_stage
@@ -90,7 +90,7 @@ def _run(stage: Stage, request: Request, *, before: Manifest | None = None) -> M
     table, report = request.table, request.report
     frames = stage.work / FRAMES_FOLDER
     frames.mkdir(exist_ok=True)
-    for left in frames.glob(".tmp-*"):  # a killed worker's
+    for left in frames.glob(f"{TEMPORARY}*"):  # a killed worker's
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     with Journal(stage.work / _JOURNAL) as journal:
         _check_resumed(stage, request, journal)

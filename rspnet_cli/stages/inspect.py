@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,13 @@ def _compare(left: Node, right: Node, done: set[tuple[Path, Path]]) -> list[Diff
     done.add((left.path, right.path))
     found: list[Difference] = []
     for stage in dict.fromkeys(below.stage for below in [*left.inputs, *right.inputs]):
-        ours, theirs = (next((below for below in side.inputs if below.stage == stage), None) for side in (left, right))
-        if ours is not None and theirs is not None:
-            found += _compare(ours, theirs, done)
-        else:
-            found.append(Difference(left.stage, f"input {stage}", ours and ours.digest, theirs and theirs.digest))
+        # Several of one stage (the splits behind a mean) stand in the same order on both sides.
+        sides = ([below for below in side.inputs if below.stage == stage] for side in (left, right))
+        for ours, theirs in zip_longest(*sides):
+            if ours is not None and theirs is not None:
+                found += _compare(ours, theirs, done)
+            else:
+                found.append(Difference(left.stage, f"input {stage}", ours and ours.digest, theirs and theirs.digest))
     if left.manifest is None or right.manifest is None:
         if left.digest != right.digest:
             found.append(Difference(left.stage, "digest", left.digest, right.digest))

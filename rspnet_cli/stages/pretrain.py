@@ -15,7 +15,7 @@ from rspnet_cli.clips.augment import augment
 from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, Crops, batches
 from rspnet_cli.clips.draws import StepDraw, draw_step
 from rspnet_cli.config import DataConfig, PretrainConfig
-from rspnet_cli.devices import default_workers, resolve_device, resolve_precision
+from rspnet_cli.devices import resolve_device
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.encoder.moco import MoCo, key_momentum, query_projection
 from rspnet_cli.encoder.registry import check_clip_size
@@ -27,6 +27,7 @@ from rspnet_cli.stage import Stage, begin_stage
 from rspnet_cli.tables import METRICS, PRETRAIN_VIDEOS, TIMINGS, csv_bytes
 from rspnet_cli.tensors import write_tensors
 from rspnet_cli.training.checkpoint import Checkpoints, state_arrays
+from rspnet_cli.training.fit import check_batch, check_num_videos, resolved_run, warn_of_looped
 from rspnet_cli.training.loop import Plan, Position, build_optimizer, train
 from rspnet_cli.training.objective import Figures
 from rspnet_cli.training.step import LoadedClips, rspnet_step
@@ -61,27 +62,16 @@ def pretrain(config: PretrainConfig, *, frames: Path, out: Path, force: bool = F
 
 def resolve(config: PretrainConfig, device: torch.device) -> PretrainConfig:
     """Replace every `auto` by what it comes to, and trim the queue to whole global batches. Raises InputError."""
-    optim, moco, run = config.optim, config.moco, config.run
-    parts = distributed.world_size() * moco.bn_splits
-    if optim.batch_size % parts or optim.batch_size // parts < 2:
-        raise InputError(
-            f"optim.batch_size {optim.batch_size} cannot be shared by {distributed.world_size()} process(es) with moco.bn_splits "
-            f"{moco.bn_splits}: use a multiple of {parts} that gives each part at least 2 videos."
-        )
+    optim, moco = config.optim, config.moco
+    check_batch(optim.batch_size, bn_splits=moco.bn_splits)
     queue_size = moco.queue_size - moco.queue_size % optim.batch_size
     if queue_size == 0:
         raise InputError(
             f"moco.queue_size {moco.queue_size} is smaller than the batch ({optim.batch_size}): raise it to a multiple of the batch, "
             "or lower optim.batch_size."
         )
-    workers = default_workers(device) if run.workers is None else run.workers
-    precision = resolve_precision(run.precision, device)
-    return config.model_copy(
-        update={
-            "moco": moco.model_copy(update={"queue_size": queue_size}),
-            "run": run.model_copy(update={"device": device.type, "precision": precision, "workers": workers}),
-        }
-    )
+    trimmed = moco.model_copy(update={"queue_size": queue_size})
+    return config.model_copy(update={"moco": trimmed, "run": resolved_run(config.run, device)})
 
 
 def training_rows(table: FramesTable, config: PretrainConfig) -> np.ndarray:
@@ -98,27 +88,15 @@ def training_rows(table: FramesTable, config: PretrainConfig) -> np.ndarray:
 def check_fit(config: PretrainConfig, table: FramesTable, rows: np.ndarray, report: Reporter) -> None:
     """Whether the settings fit these videos. Raises InputError where they cannot work; warns where they will work badly."""
     check_clip_size(config.model.backbone, frames=config.clip.frames, side=config.clip.size)
-    batch, parts = config.optim.batch_size, distributed.world_size() * config.moco.bn_splits
-    if len(rows) < batch:
-        largest = len(rows) - len(rows) % parts
-        advice = f"use --batch-size {largest} or smaller" if largest // parts >= 2 else "extract more videos"
-        raise InputError(f"There are {len(rows)} videos to train on, fewer than a batch of {batch}: {advice}.")
-    short_side = table.manifest.config.get("short_side")
-    if isinstance(short_side, int) and config.clip.size > short_side:
-        raise InputError(
-            f"clip.size {config.clip.size} exceeds the stored frames' short side of {short_side}: run `rspnet extract VIDEOS "
-            f"--short-side {config.clip.size} --out DIR` (or a little more, so that crops keep their detail) and name that DIR, "
-            "or lower clip.size."
-        )
+    check_num_videos(len(rows), config.optim.batch_size, bn_splits=config.moco.bn_splits)
+    table.refuse_larger(config.clip.size)
     if config.moco.queue_size > len(rows) / 2 and not config.moco.mask_same_video and config.objective.avid_weight > 0:
         report.warn(
             f"the queue holds {config.moco.queue_size} keys and there are {len(rows)} videos, so a query meets older keys of its own video "
             "as negatives: a moco.queue_size of at most half the videos or moco.mask_same_video=true avoids that."
         )
-    needed = max(config.clip.speeds) * config.clip.frames
-    looped = int((table.frames[rows] < needed).sum()) if config.clip.frame_rate is None else 0
-    if looped:
-        report.warn(f"{looped} of {len(rows)} videos have fewer than the {needed} frames that a clip needs: they are looped.")
+    if config.clip.frame_rate is None:
+        warn_of_looped(table, rows, max(config.clip.speeds) * config.clip.frames, report)
 
 
 def build_moco(config: PretrainConfig) -> MoCo:
@@ -176,7 +154,8 @@ def _train(
     def step(batch: ClipBatch, epoch: int, number: int) -> tuple[Tensor, Figures]:
         done = (epoch * steps_per_epoch + number) / (optim.epochs * steps_per_epoch)
         momentum = key_momentum(config.moco.momentum, config.moco.momentum_end, done)
-        query, key, videos = ready(batch.query), ready(batch.key), batch.videos.to(device, non_blocking=True)
+        query, key = (ready(crops) for crops in batch.clips)
+        videos = batch.videos.to(device, non_blocking=True)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.precision == "bf16"):
             return rspnet_step(moco, project, query, key, videos, draw(epoch, number), config, momentum=momentum)
 
@@ -187,6 +166,7 @@ def _train(
         config=optim,
         step=step,
         figures=Figures._fields,
+        metrics=METRICS,
         steps_per_epoch=steps_per_epoch,
         batches=source,
         work=stage.work,

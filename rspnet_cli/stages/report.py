@@ -14,7 +14,7 @@ from rspnet_cli.evaluation.protocol import find_baseline
 from rspnet_cli.files import write_atomic
 from rspnet_cli.manifest import Manifest
 from rspnet_cli.progress import Reporter
-from rspnet_cli.report import classification, feature_map, lineage, neighbours, retrieval, training
+from rspnet_cli.report import classification, confusion, feature_map, finetuning, lineage, neighbours, retrieval, training
 from rspnet_cli.report.clips import Clips, clip_class
 from rspnet_cli.report.figure import LeftOut, Section
 from rspnet_cli.report.found import Found, find_stages
@@ -98,14 +98,15 @@ def _parts(found: Found, seed: int, voice: Reporter) -> list[Section | LeftOut]:
         frame = retrieval.read_neighbours(found)
     except InputError as error:
         damaged = str(error)
-    beside = {stage: _baseline(found, stage, voice) for stage in ("eval-retrieval", "eval-classification")}
+    beside = {stage: _baseline(found, stage, voice) for stage in ("eval-retrieval", "eval-classification", "finetune")}
     makers: list[tuple[str, str, Callable[[], Section | LeftOut]]] = [
         (retrieval.KEY, retrieval.TITLE, lambda: retrieval.retrieval(found, beside["eval-retrieval"])),
         (classification.KEY, classification.TITLE, lambda: classification.classification(found, beside["eval-classification"])),
         (retrieval.PER_CLASS_KEY, retrieval.PER_CLASS_TITLE, lambda: retrieval.per_class(found, frame)),
         (neighbours.KEY, neighbours.TITLE, lambda: neighbours.neighbours(found, frame, seed=seed)),
-        (classification.CONFUSION_KEY, classification.CONFUSION_TITLE, lambda: classification.confusion(found)),
+        (confusion.KEY, confusion.TITLE, lambda: confusion.confusion(found)),
         (feature_map.KEY, feature_map.TITLE, lambda: feature_map.feature_map(found, frame, seed=seed)),
+        (finetuning.KEY, finetuning.TITLE, lambda: finetuning.finetuning(found, beside["finetune"])),
         (training.KEY, training.TITLE, lambda: training.training(found)),
         (lineage.KEY, lineage.TITLE, lambda: lineage.lineage(found)),
     ]
@@ -144,6 +145,8 @@ def _summary(found: Found) -> Html | None:
             for probe, words in (("linear", "linear top-1"), ("knn", "kNN top-1")):
                 if results.get(probe):
                     figures.append((words, share(results[probe]["top1"]), f"chance {share(results['chance']['top1'])}"))
+        elif stage == "finetune":
+            figures.append(("fine-tuned top-1", share(results["top1"]), f"chance {share(results['chance']['top1'])}"))
         elif stage == "pretrain" and results.get("rsp_accuracy") is not None:
             figures.append(("RSP accuracy", share(results["rsp_accuracy"]), f"chance 0.5; {results['epochs']} epochs"))
     return tiles(figures) if figures else None

@@ -112,6 +112,10 @@ class Checkpoints:
         load_state(model, self._read("last"), self.folder, advice=self._advice)
         load_optimizer(optimizer, self._read("last.optimizer"))
 
+    def load_weights(self, model: nn.Module, name: str) -> None:
+        """Put the weights of one of the saved checkpoints ("best", ...) into a model. Raises InputError when the file is damaged."""
+        load_state(model, self._read(name), self.folder, advice=self._advice)
+
     def publish(self) -> list[str]:
         """Give the files their final names (`last.safetensors`, `best.safetensors`, ...): paths relative to the work folder.
 

@@ -1,6 +1,6 @@
 """The epoch loop: batches -> loss -> optimiser, with figures, checkpoints and a stop at the first loss that is no number.
 
-It knows nothing of RSPNet: a `StepFunction` gives the loss and its figures.
+It knows neither RSPNet nor classes: a `StepFunction` gives the loss and its figures, and the plan says what makes an epoch the best.
 """
 
 from __future__ import annotations
@@ -9,29 +9,36 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from rspnet_cli import distributed
-from rspnet_cli.clips.dataset import ClipBatch
-from rspnet_cli.config import OptimConfig
+from rspnet_cli.config import FinetuneOptimConfig, OptimConfig
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.progress import Reporter, duration
-from rspnet_cli.tables import METRICS, TIMINGS
+from rspnet_cli.tables import EPOCHS, TIMINGS, Table
 from rspnet_cli.training.checkpoint import Checkpoints
 from rspnet_cli.training.metrics import Board, CsvLog, Means
 
-StepFunction = Callable[[ClipBatch, int, int], tuple[Tensor, tuple[Tensor, ...]]]
+Batch = TypeVar("Batch")
+StepFunction = Callable[[Batch, int, int], tuple[Tensor, tuple[Tensor, ...]]]
 """(batch, epoch, step of the epoch) -> the loss with gradient, and the figures (the loss first)."""
 
 SAVE_INTERVAL_S = 600.0
+MULTISTEP_GAMMA = 0.1
+
+
+def lowest_loss(figures: dict[str, float]) -> list[float]:
+    """The score of an epoch by its training loss."""
+    return [figures["loss"]]
 
 
 @dataclass
-class Plan:
+class Plan(Generic[Batch]):
     """What to train and how to record it."""
 
     name: str
@@ -39,12 +46,14 @@ class Plan:
     model: nn.Module
     """Everything a checkpoint holds."""
     optimizer: torch.optim.Optimizer
-    config: OptimConfig
-    step: StepFunction
+    config: OptimConfig | FinetuneOptimConfig
+    step: StepFunction[Batch]
     figures: Sequence[str]
     """Names of the step's figures."""
+    metrics: Table
+    """Where they go: epoch, step, lr, the figures, grad_norm, and what `extra` adds."""
     steps_per_epoch: int
-    batches: Callable[[tuple[int, int]], Generator[ClipBatch]]
+    batches: Callable[[tuple[int, int]], Generator[Batch]]
     """From a position (epoch, step) on, over all remaining epochs."""
     work: Path
     device: torch.device
@@ -54,8 +63,12 @@ class Plan:
     """Epochs before this one cannot be the best."""
     shown: Sequence[str]
     """Figures beside the progress bar."""
-    extra: Callable[[int], dict[str, float]]
-    """Further columns of a metrics row, the same at every number of steps done."""
+    extra: Callable[[int], dict[str, float]] = lambda steps: {}
+    """Further columns of a metrics row, a function of the number of steps done."""
+    score: Callable[[dict[str, float]], list[float]] = lowest_loss
+    """Of an epoch's figures (means over its steps, and what `evaluate` found): the lowest list is the best, of equal ones the first."""
+    evaluate: Callable[[], dict[str, float]] | None = None
+    """Measures the model at the end of an epoch, on every rank alike; a row of epochs.csv then tells of it."""
     hint: str = ""
     """Said with the time estimate when that is long."""
 
@@ -67,23 +80,26 @@ class Position:
     epoch: int = 0
     step: int = 0
     best_epoch: int | None = None
-    best_loss: float | None = None
+    best_score: list[float] | None = None
     last: dict[str, float] = field(default_factory=dict)
-    """The means of the last whole epoch."""
+    """The figures of the last whole epoch: means over its steps, and what was measured at its end."""
 
 
-def learning_rate(config: OptimConfig, epoch: int) -> float:
-    """The rate of an epoch: linear warm-up, then cosine from lr towards lr / 1000 (a step per epoch, as released), or constant."""
+def learning_rate(config: OptimConfig | FinetuneOptimConfig, epoch: int) -> float:
+    """The rate of an epoch, from 0: linear warm-up, then cosine from lr towards lr / 1000 (a step per epoch, as released), a tenth from
+    each milestone on, or constant."""
     if epoch < config.warmup_epochs:
         return config.lr * (epoch + 1) / (config.warmup_epochs + 1)
     if config.schedule == "constant":
         return config.lr
+    if config.schedule == "multistep":
+        return config.lr * MULTISTEP_GAMMA ** sum(epoch >= milestone for milestone in config.milestones)
     low = config.lr / 1000
     share = (epoch - config.warmup_epochs) / max(config.epochs - config.warmup_epochs, 1)
     return low + (config.lr - low) * (1 + math.cos(math.pi * share)) / 2
 
 
-def build_optimizer(config: OptimConfig, module: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(config: OptimConfig | FinetuneOptimConfig, module: nn.Module) -> torch.optim.Optimizer:
     """SGD or AdamW over every parameter that is trained, with one weight decay for all."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if config.name == "sgd":
@@ -91,7 +107,7 @@ def build_optimizer(config: OptimConfig, module: nn.Module) -> torch.optim.Optim
     return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
 
 
-def train(plan: Plan, checkpoints: Checkpoints, report: Reporter) -> Position:
+def train(plan: Plan[Batch], checkpoints: Checkpoints, report: Reporter) -> Position:
     """Train from the last checkpoint (or the start) to the last epoch. Returns where it ended.
 
     Raises RspnetError when the loss is no finite number, naming the step; the last good checkpoint stays.
@@ -111,7 +127,9 @@ def train(plan: Plan, checkpoints: Checkpoints, report: Reporter) -> Position:
     )
     if distributed.is_main():
         rows = int(saved["rows"]) if saved else 0
-        run.metrics = CsvLog(plan.work / METRICS.file, ["epoch", "step", "lr", *columns, *plan.extra(0)], rows=rows)
+        run.metrics = CsvLog(plan.work / plan.metrics.file, plan.metrics.header(), rows=rows)
+        if plan.evaluate is not None:
+            run.epochs = CsvLog(plan.work / EPOCHS.file, EPOCHS.header(), rows=position.epoch)
         run.timings = CsvLog(plan.work / TIMINGS.file, TIMINGS.header())
         run.board = Board(plan.work / "tensorboard", first_step=run.steps_done + 1)
     total, done = plan.config.epochs * plan.steps_per_epoch, run.steps_done
@@ -126,14 +144,15 @@ def train(plan: Plan, checkpoints: Checkpoints, report: Reporter) -> Position:
 
 
 @dataclass
-class _Run:
-    plan: Plan
+class _Run(Generic[Batch]):
+    plan: Plan[Batch]
     position: Position
     interval: Means
     epoch_means: Means
     checkpoints: Checkpoints
     report: Reporter
     metrics: CsvLog | None = None
+    epochs: CsvLog | None = None
     timings: CsvLog | None = None
     board: Board | None = None
     pending: list[Tensor] = field(default_factory=list)
@@ -148,7 +167,7 @@ class _Run:
     def steps_done(self) -> int:
         return self.position.epoch * self.plan.steps_per_epoch + self.position.step
 
-    def one_step(self, source: Iterator[ClipBatch]) -> None:
+    def one_step(self, source: Iterator[Batch]) -> None:
         plan, position = self.plan, self.position
         waiting = time.perf_counter()
         batch = next(source)
@@ -231,15 +250,31 @@ class _Run:
             self.report.info(f"{plan.name}: {seconds:.2f} s a step, about {duration(left)} to go." + (plan.hint if left > 3600 else ""))
 
     def _end_epoch(self) -> None:
-        position = self.position
-        position.last = self.epoch_means.take()
-        loss = position.last["loss"]
-        best = position.epoch >= self.plan.best_from_epoch and (position.best_loss is None or loss < position.best_loss)
+        plan, position = self.plan, self.position
+        figures = self.epoch_means.take()
+        if plan.evaluate is not None:
+            began = time.perf_counter()
+            figures |= plan.evaluate()
+            self.interval_began += time.perf_counter() - began  # the timings are those of training
+        position.last = figures
+        score = plan.score(figures)
+        best = position.epoch >= plan.best_from_epoch and (position.best_score is None or score < position.best_score)
         position.epoch, position.step = position.epoch + 1, 0
         if best:
-            position.best_epoch, position.best_loss = position.epoch, loss
-        keep = f"epoch_{position.epoch}" if self.plan.keep_every and position.epoch % self.plan.keep_every == 0 else ""
+            position.best_epoch, position.best_score = position.epoch, score
+        if plan.evaluate is not None:
+            self._tell_of_epoch(figures, best)
+        keep = f"epoch_{position.epoch}" if plan.keep_every and position.epoch % plan.keep_every == 0 else ""
         self._save(best=best, keep=keep)
+
+    def _tell_of_epoch(self, figures: dict[str, float], best: bool) -> None:
+        epoch = self.position.epoch
+        words = ", ".join(f"{name.replace('_', ' ')} {figures[name]:.4g}" for name in figures if name != "grad_norm")
+        self.report.info(f"{self.plan.name}: epoch {epoch}/{self.plan.config.epochs}: {words}" + (", the best so far" if best else ""))
+        if self.epochs is not None and self.board is not None:
+            row: dict[str, Any] = {"epoch": epoch, "lr": learning_rate(self.plan.config, epoch - 1), **figures, "best": best}
+            self.epochs.append(row)
+            self.board.add(self.steps_done, {f"epoch/{name}": value for name, value in figures.items()})
 
     def _save(self, *, best: bool = False, keep: str = "") -> None:
         # After a finite loss the step itself may have overflowed; such weights must not replace the last good ones.
@@ -248,7 +283,7 @@ class _Run:
         self.saved_at = time.perf_counter()
         if self.metrics is not None:
             state = {
-                "position": self.position.__dict__,
+                "position": asdict(self.position),
                 "interval": self.interval.state(),
                 "epoch_means": self.epoch_means.state(),
                 "rows": self.metrics.rows,

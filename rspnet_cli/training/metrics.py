@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rspnet_cli.files import write_atomic
+from rspnet_cli.tables import csv_line
 
 
 class Means:
@@ -44,14 +42,12 @@ class CsvLog:
         self.path, self.columns, self.rows = path, list(columns), rows
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() and rows else []
         self.rows = min(rows, max(len(lines) - 1, 0))
-        write_atomic(path, "".join(lines[: 1 + self.rows]) or ",".join(self.columns) + "\n")
+        write_atomic(path, "".join(lines[: 1 + self.rows]) or csv_line(self.columns))
 
     def append(self, row: dict[str, Any]) -> None:
-        """Write one row; floats keep six significant digits, missing values are empty."""
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerow([_cell(row.get(column)) for column in self.columns])
+        """Write one row; missing values are empty."""
         with self.path.open("a", encoding="utf-8", newline="") as handle:
-            handle.write(buffer.getvalue())
+            handle.write(csv_line(row.get(column) for column in self.columns))
         self.rows += 1
 
 
@@ -79,9 +75,3 @@ class Board:
         """End the writer's thread."""
         if self._writer is not None:
             self._writer.close()
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

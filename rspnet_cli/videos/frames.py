@@ -44,6 +44,15 @@ class FramesTable:
         """The split columns, such as split_1."""
         return [column for column in self.rows.columns if column.startswith("split_")]
 
+    def refuse_larger(self, size: int) -> None:
+        """Raise InputError where clips of `size` pixels would have to be enlarged from what the extraction stored."""
+        short_side = self.manifest.config.get("short_side")
+        if isinstance(short_side, int) and size > short_side:
+            raise InputError(
+                f"clip.size {size} exceeds the stored frames' short side of {short_side}: run `rspnet extract VIDEOS --short-side {size} "
+                "--out DIR` (or a little more, so that crops keep their detail) and name that DIR, or lower clip.size."
+            )
+
     def path(self, row: int) -> Path:
         """The frame file of a row."""
         return self.manifest.folder / str(self.files[row])
@@ -84,3 +93,12 @@ def read_frames(manifest: Manifest) -> FramesTable:
         hashes=np.array([artifact.sha256.encode() for artifact in known], dtype="S64"),
         sizes=np.array([artifact.bytes for artifact in known], dtype=np.int64),
     )
+
+
+def frames_of(encoder: Manifest, default: Path | None) -> Path:
+    """The extraction that a pretraining or fine-tuning read; the default for an imported encoder, which names none. Raises InputError."""
+    if not encoder.is_imported:
+        return encoder.input("extract", verify=False).path
+    if default is None:
+        raise InputError(f"{encoder.path} was imported and names no extraction: say whose videos are meant (--frames).")
+    return default

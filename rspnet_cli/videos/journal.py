@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rspnet_cli.files import canonical_json, link_or_copy_file
+from rspnet_cli.files import canonical_json, link_or_copy_file, temporary_beside
 from rspnet_cli.videos.extraction import Extracted, Failed, Outcome
 
 
@@ -82,7 +82,7 @@ def is_stored(path: Path, outcome: Extracted) -> bool:
 
 def link_or_copy(source: Path, target: Path) -> None:
     """Have a stored video, file or folder, at a second place too, whole or not at all; what was at `target` is replaced."""
-    temporary = target.parent / f".tmp-{os.getpid()}-{os.urandom(4).hex()}"
+    temporary = temporary_beside(target)
     if source.is_dir():
         shutil.copytree(source, temporary, copy_function=link_or_copy_file)
         shutil.rmtree(target, ignore_errors=True)

@@ -18,7 +18,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 
 from rspnet_cli.errors import InputError
-from rspnet_cli.files import canonical_json, disk_full, fsync_folder, is_disk_full
+from rspnet_cli.files import canonical_json, disk_full, fsync_folder, is_disk_full, temporary_beside
 from rspnet_cli.videos.picture import BT601, reformatter, rgb_of
 from rspnet_cli.videos.stored import StoredVideo
 from rspnet_cli.videos.timestamps import average_rate
@@ -45,7 +45,7 @@ def write_jpeg(
     encoder = _encoder(size)
     times: list[int] = []
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".tmp-{os.getpid()}-{os.urandom(4).hex()}"
+    temporary = temporary_beside(target)
     temporary.mkdir()
     try:
         for ticks, picture in pictures:

@@ -149,7 +149,7 @@ class Listing:
         if found.skipped:
             kinds = [f"{count:,} {plain_text(kind)}" for kind, count in sorted(found.skipped.items(), key=lambda item: (-item[1], item[0]))]
             listed = ", ".join(kinds[:8]) + (f" and {len(kinds) - 8:,} other kinds" if len(kinds) > 8 else "")
-            self.notes.append(f"Passed over {counted(found.skipped.total(), 'entry')}, no videos by their names: {listed}.")
+            self.notes.append(f"Passed over {counted(found.skipped.total(), 'entry')} that by name can be no video: {listed}.")
 
     def table(self, root: Path, dataset: str) -> VideoTable:
         """Ids and labels for what was added."""

@@ -74,7 +74,7 @@ def _read(root: Path, layout: Layout, found: Callable[[], Walk]) -> Listing:
     if dataset in ("kinetics400", "kinetics100"):
         listing = list_kinetics(root, found(), annotations, smallest=NUM_SMALLEST if dataset == "kinetics100" else None)
     elif dataset in ("folder", "plain"):
-        listing = _list_folder(found()) if dataset == "folder" else _list_plain(found())
+        listing = _list_folder(root, found()) if dataset == "folder" else _list_plain(found())
     else:
         assert annotations is not None
         listing = {"ucf101": list_ucf101, "hmdb51": list_hmdb51, "ssv2": list_ssv2}[dataset](found(), annotations)
@@ -82,8 +82,13 @@ def _read(root: Path, layout: Layout, found: Callable[[], Walk]) -> Listing:
     return listing
 
 
-def _list_folder(found: Walk) -> Listing:
-    """A class per sub-folder of the first level; whatever lies deeper belongs to it."""
+def _list_folder(root: Path, found: Walk) -> Listing:
+    """A class per sub-folder of the first level; whatever lies deeper belongs to it. Raises InputError where there is no sub-folder."""
+    if found.files and not any("/" in file.path for file in found.files):
+        raise InputError(
+            f"The videos of {root} lie in no sub-folder, so they have no class: name the folder above it, or --dataset plain for videos "
+            "without labels."
+        )
     listing = Listing()
     classes = set()
     for file in found.files:

@@ -68,7 +68,7 @@ def test_verify_exits_2_and_names_each_fault(work_dir: Path, capsys: pytest.Capt
     printed = capsys.readouterr()
     assert "neighbours.csv is missing" in printed.err
     assert "features.safetensors was changed" in printed.err
-    assert "2 of the files" in printed.err
+    assert "that are not what they were: 2" in printed.err
     assert main(["inspect", "rspnet-run/eval-retrieval", "--verify", "--json"]) == 2
     assert len(json.loads(capsys.readouterr().out)["verified"]["faults"]) == 2
 

@@ -19,7 +19,10 @@ from rspnet_cli.errors import BusyError, InputError, RspnetError, Stopped
 from rspnet_cli.recipes import recipe_names
 from tests.processes import ROOT
 
-COMMANDS = ["extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "inspect"]
+COMMANDS = [
+    *("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "inspect"),
+    *("import-checkpoint", "export-checkpoint"),
+]
 # design.md: the flags that scripts rely on.
 SHARED = "--work-dir --out --force --json --quiet"
 FLAGS = {
@@ -29,6 +32,10 @@ FLAGS = {
     "export-features": "--frames --clips --pool --random-init --checkpoint --device --precision --batch-size --workers --set",
     "eval-retrieval": "--topk --split --protocol --device",
     "eval-classification": "--split --protocol --probe --seed",
+    "finetune": "--frames --recipe --config --set --split --select-on --linear --random-init --checkpoint --epochs --batch-size --lr "
+    "--device --precision --compile --workers --seed",
+    "import-checkpoint": "--set",
+    "export-checkpoint": "--checkpoint",
 }
 
 
@@ -89,7 +96,7 @@ def test_help_lists_every_command_and_every_flag_of_the_contract(capsys: pytest.
             assert not set(f"{SHARED} {FLAGS[command]}".split()) - typed, command
     code, out, _ = call(capsys, "pretrain", "-h")
     assert code == 0
-    for name in {*recipe_names(), *BACKBONES}:
+    for name in {*recipe_names("pretrain"), *BACKBONES}:
         assert re.search(rf"(?<![\w-]){name}(?![\w-])", out), name
 
 
@@ -132,7 +139,20 @@ USAGE_ERRORS = [
     ["eval-retrieval", "--protocol", "none"],
     ["eval-classification", "--probe", "svm"],
     ["eval-classification", "--seed", "x"],
+    ["finetune", "a", "b"],
+    ["finetune", "--epochs", "0"],
+    ["finetune", "--recipe", "r3d18"],
+    ["pretrain", "--recipe", "ucf101-r3d18"],
+    ["finetune", "--set", "moco.momentum=0.9"],
+    ["finetune", "--set", "optim.schedule=multistep"],
+    ["finetune", "--set", "optim.milestones=[3]"],
+    ["finetune", "--select-on", "train"],
+    ["finetune", "--random-init", "--checkpoint", "best"],
     ["inspect"],
+    ["import-checkpoint"],
+    ["import-checkpoint", "a.pth.tar", "--set", "clip.frames=0"],
+    ["import-checkpoint", "a.pth.tar", "--set", "clip.frame=8"],
+    ["export-checkpoint", "a", "b"],
 ]
 
 

@@ -41,7 +41,7 @@ def test_json_is_the_object_of_the_help(work_dir: Path, capsys: pytest.CaptureFi
     assert list(written) == ["path", "bytes", "sections", "left_out", "clips"]
     assert Path(written["path"]).stat().st_size == written["bytes"]
     assert written["sections"] == ["retrieval", "per-class", "neighbours", "map", "lineage"]
-    assert list(written["left_out"]) == ["Classification", "Confusion", "Training"]
+    assert list(written["left_out"]) == ["Classification", "Confusion", "Fine-tuning", "Training"]
 
 
 def test_the_environment_names_the_work_directory(work_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

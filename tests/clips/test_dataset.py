@@ -12,9 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, Crop, Request, batches, collate
+from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, Crop, Request, SingleClips, batches, collate
 from rspnet_cli.clips.draws import StepDraw, clip_rng, draw_step
-from rspnet_cli.clips.sampling import frames_at_rate, random_clip
+from rspnet_cli.clips.sampling import cover_clip, frames_at_rate, random_clip
 from rspnet_cli.config import AugmentConfig, ClipConfig
 from rspnet_cli.errors import InputError, RspnetError
 from rspnet_cli.manifest import Manifest, read_manifest
@@ -36,7 +36,8 @@ def pairs(manifest: Manifest, augment: AugmentConfig = WHOLE_FRAME, *, clip: Cli
 def clips_of(dataset: ClipPairs, epoch: int, row: int, *, fast: bool = False, speed: int = 3) -> tuple[Crop, Crop]:
     item = dataset[Request(epoch, row, fast, speed)]
     assert not isinstance(item, RspnetError), str(item)
-    return item[1:]
+    query, key = item.clips
+    return query, key
 
 
 @pytest.mark.parametrize("epoch", [0, 3])
@@ -65,6 +66,44 @@ def test_only_the_frames_that_are_played_are_read_from_the_same_place_with_the_s
             assert some.offsets.tolist() == offsets
             assert some.draw == everything.draw
             assert (some.frames == everything.frames[offsets]).all()
+
+
+@pytest.mark.parametrize("sampling", ["consecutive", "cover"])
+@pytest.mark.parametrize("frame_rate", [None, 10.0])
+def test_to_fine_tune_a_video_gives_one_clip_of_the_frames_that_sampling_says(
+    extracted: Manifest, sampling: str, frame_rate: float | None
+) -> None:
+    table = read_frames(extracted)
+    dataset = SingleClips(table, WHOLE_FRAME, frames=6, sampling=sampling, frame_rate=frame_rate, seed=3)
+    seen = set()
+    for row, num_frames in enumerate(NUM_FRAMES):
+        for epoch in range(3):
+            item = dataset[Request(epoch, row)]
+            assert not isinstance(item, RspnetError), str(item)
+            ((frames, offsets, draw),) = item.clips
+            assert (item.row, offsets.tolist(), draw.box) == (row, list(range(6)), (0, 0, SIZE[1], SIZE[0]))
+            at_rate = frames_at_rate(num_frames, fps=25.0, frame_rate=frame_rate)
+            choose = cover_clip if sampling == "cover" else random_clip
+            expected = at_rate[choose(len(at_rate), frames=6, rng=clip_rng(3, epoch, row, 0))]
+            assert read_numbers(frames) == (first_number(row) + expected).tolist()
+            seen.add((row, *expected.tolist()))
+    assert len(seen) > 1.5 * len(NUM_FRAMES), "an epoch repeats the clips of another"
+    batch = collate([dataset[Request(0, row)] for row in (4, 1)])
+    assert isinstance(batch, ClipBatch)
+    assert (len(batch.clips), batch.videos.tolist()) == (1, [4, 1])
+
+
+def test_without_draws_an_order_asks_for_every_row_once_an_epoch_and_each_rank_for_its_share() -> None:
+    rows = np.array([3, 5, 7, 8, 11, 12, 20])
+    orders = [list(BatchOrder(rows, batch_size=4, epochs=2, seed=5, start=(0, 0), rank=rank, world_size=2)) for rank in range(2)]
+    assert [len(order) for order in orders] == [2, 2]  # one whole batch an epoch
+    for epoch, (first, second) in enumerate(zip(*orders, strict=True)):
+        both = [*first, *second]
+        assert {request.epoch for request in both} == {epoch}
+        assert len({request.row for request in both}) == 4
+        assert {request.row for request in both} <= set(rows.tolist())
+    whole = list(BatchOrder(rows, batch_size=4, epochs=2, seed=5, start=(0, 0)))
+    assert whole == [first + second for first, second in zip(*orders, strict=True)]
 
 
 def test_clips_are_cut_anew_in_every_epoch_for_every_seed_and_for_query_and_key(extracted: Manifest) -> None:
@@ -110,8 +149,8 @@ def test_a_batch_holds_the_queries_and_the_keys_each_with_its_draw(extracted: Ma
     assert isinstance(batch, ClipBatch)
     assert batch.videos.tolist() == [4, 1, 7]
     assert batch.videos.dtype == torch.int64
-    for number, crops in enumerate((batch.query, batch.key), start=1):
-        expected = [item[number] for item in items if not isinstance(item, RspnetError)]
+    for number, crops in enumerate(batch.clips):
+        expected = [item.clips[number] for item in items if not isinstance(item, RspnetError)]
         assert crops.draws == tuple(crop.draw for crop in expected)
         assert crops.offsets.tolist() == [list(range(LENGTH))] * 3
         assert crops.num_frames == LENGTH
@@ -125,7 +164,7 @@ def test_a_batch_holds_the_queries_and_the_keys_each_with_its_draw(extracted: Ma
 
 
 def content(batch: ClipBatch) -> tuple[object, ...]:
-    parts = ((crops.draws, crops.offsets.tolist(), crops.pixels.numpy().tobytes()) for crops in (batch.query, batch.key))
+    parts = ((crops.draws, crops.offsets.tolist(), crops.pixels.numpy().tobytes()) for crops in batch.clips)
     return (batch.videos.tolist(), *parts)
 
 

@@ -1,13 +1,14 @@
 """Clip arithmetic against the formulas of the paper's released code, for all lengths."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rspnet_cli.clips.sampling import frames_at_rate, random_clip, uniform_clips
+from rspnet_cli.clips.sampling import cover_clip, cover_clips, frames_at_rate, random_clip, uniform_clips
 
 VIDEO_FRAMES = st.integers(1, 900)
 FRAMES = st.integers(1, 64)
@@ -121,5 +122,50 @@ def test_a_rate_off_by_the_rounding_of_times_is_the_whole_one() -> None:
 
 
 def test_a_video_without_frames_is_a_mistake_of_the_caller() -> None:
-    with pytest.raises(ValueError):
-        random_clip(0, frames=4, rng=np.random.default_rng(0))
+    for clip in (random_clip, cover_clip):
+        with pytest.raises(ValueError):
+            clip(0, frames=4, rng=np.random.default_rng(0))
+
+
+# Cover: clips that span the whole video.
+
+
+def test_a_cover_clip_takes_every_nth_share_of_the_video_from_one_offset() -> None:
+    assert cover_clips(32, frames=4, count=1).tolist() == [[4, 12, 20, 28]]  # step 8, offset 4
+    assert cover_clips(32, frames=4, count=2).tolist() == [[0, 8, 16, 24], [4, 12, 20, 28]]  # offsets 0 and 4: 8 itself is left out
+    assert cover_clips(10, frames=4, count=2).tolist() == [[0, 2, 5, 7], [1, 3, 6, 8]]  # step 2.5, offsets 0 and 1.25
+    assert cover_clips(2, frames=5, count=1).tolist() == [[0, 0, 1, 1, 1]]  # 0.2, 0.6, 1.0, 1.4, 1.8
+
+
+@given(n=VIDEO_FRAMES, frames=FRAMES, count=st.integers(1, 20))
+def test_cover_clips_are_those_of_the_formula(n: int, frames: int, count: int) -> None:
+    clips = cover_clips(n, frames=frames, count=count)
+    assert clips.shape == (count, frames)
+    assert clips.dtype == np.int64
+    assert 0 <= clips.min() <= clips.max() < n
+    step = Fraction(n, frames)
+    for number, clip in enumerate(clips.tolist()):
+        offset = step / 2 if count == 1 else step * number / count
+        exact = [offset + step * place for place in range(frames)]
+        # The float sum may fall on either side of a whole number.
+        for value, index in zip(exact, clip, strict=True):
+            assert index == math.floor(value) or (value.denominator == 1 and index == value - 1)
+
+
+@given(n=VIDEO_FRAMES, frames=FRAMES, seed=st.integers(0, 99))
+def test_a_random_cover_clip_has_one_offset_below_the_step(n: int, frames: int, seed: int) -> None:
+    clip = cover_clip(n, frames=frames, rng=np.random.default_rng(seed))
+    assert clip.shape == (frames,)
+    assert clip.dtype == np.int64
+    offset = np.random.default_rng(seed).random() * n / frames
+    expected = [min(math.floor(offset + n / frames * place), n - 1) for place in range(frames)]
+    assert clip.tolist() == expected
+    assert clip[0] < max(n / frames, 1)
+
+
+def test_offsets_of_cover_clips_are_spread_evenly() -> None:
+    rng = np.random.default_rng(0)
+    first = [int(cover_clip(40, frames=4, rng=rng)[0]) for _ in range(2000)]
+    counts = np.bincount(first, minlength=10)
+    assert len(counts) == 10
+    assert np.abs(counts - 200).max() < 6 * math.sqrt(200)

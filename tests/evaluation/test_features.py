@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,9 +13,11 @@ import torch
 
 from rspnet_cli import load_encoder
 from rspnet_cli.encoder.batch_norm import estimate_statistics
+from rspnet_cli.encoder.encoder import pool_features
 from rspnet_cli.encoder.load import PretrainedEncoder
 from rspnet_cli.errors import InputError
 from rspnet_cli.evaluation.features import (
+    ClipInput,
     UniformClips,
     VideoClips,
     clip_batches,
@@ -70,6 +72,13 @@ def test_the_frame_rate_is_applied_before_clips_are_cut(table: FramesTable) -> N
     np.testing.assert_allclose(video.times_s.numpy(), [[0, 0.28], [1.28, 1.56]], atol=1e-9)
 
 
+def test_cover_clips_span_the_whole_video(table: FramesTable) -> None:
+    video = clips_of(UniformClips(table, frames=4, count=2, frame_rate=None, sampling="cover"), 2)  # 40 frames: step 10, offsets 0 and 5
+    numbers = np.array(read_numbers(video.frames.numpy()))
+    assert numbers[video.clips.numpy()].tolist() == [[200, 210, 220, 230], [205, 215, 225, 235]]
+    np.testing.assert_allclose(video.times_s.numpy(), [[0, 1.24], [0.2, 1.44]], atol=1e-9)
+
+
 def test_a_short_video_is_looped_and_its_clip_ends_with_it(table: FramesTable) -> None:
     video = clips_of(UniformClips(table, frames=4, count=2, frame_rate=None), 3)  # 3 frames
     numbers = np.array(read_numbers(video.frames.numpy()))
@@ -85,11 +94,24 @@ def test_the_crop_is_the_largest_centre_square(table: FramesTable) -> None:
     np.testing.assert_array_equal(video.frames.numpy(), whole[[0, 1, 2, 3, 5, 6, 7, 8], :, 2:34])
 
 
+def input_of(encoder: PretrainedEncoder) -> ClipInput:
+    return ClipInput(encoder.size, encoder.antialias, encoder.device)
+
+
+def described_by(
+    encoder: PretrainedEncoder, videos: list[VideoClips], shard_sizes: list[int], *, pool: str, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def describe(clips: torch.Tensor) -> torch.Tensor:
+        return pool_features(encoder.feature_map(clips), pool)
+
+    return describe_videos(describe, videos, shard_sizes, batch_size=batch_size, clip_input=input_of(encoder))
+
+
 @pytest.mark.parametrize("pool", ["avg", "max"])
 def test_features_are_those_of_each_clip_alone(table: FramesTable, encoder: PretrainedEncoder, pool: str) -> None:
     dataset = UniformClips(table, frames=4, count=3, frame_rate=None)
     videos = [clips_of(dataset, row) for row in range(4)]
-    described = list(describe_videos(encoder, videos, [3, 1], pool=pool, batch_size=4, autocast=nullcontext))
+    described = list(described_by(encoder, videos, [3, 1], pool=pool, batch_size=4))
     assert [features.shape for features, _ in described] == [(3, 3, 64), (1, 3, 64)]
     features = np.concatenate([features for features, _ in described])
     times_s = np.concatenate([times_s for _, times_s in described])
@@ -107,10 +129,7 @@ def test_features_are_those_of_each_clip_alone(table: FramesTable, encoder: Pret
 def test_features_of_one_clip_do_not_depend_on_its_batch(table: FramesTable, encoder: PretrainedEncoder) -> None:
     dataset = UniformClips(table, frames=4, count=3, frame_rate=None)
     videos = [clips_of(dataset, row) for row in range(4)]
-    results = [
-        np.concatenate([f for f, _ in describe_videos(encoder, videos, [4], pool="avg", batch_size=size, autocast=nullcontext)])
-        for size in (1, 5, 100)
-    ]
+    results = [np.concatenate([f for f, _ in described_by(encoder, videos, [4], pool="avg", batch_size=size)]) for size in (1, 5, 100)]
     np.testing.assert_allclose(results[1], results[0], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(results[2], results[0], rtol=1e-4, atol=1e-5)
 
@@ -150,14 +169,14 @@ def test_shards_cover_every_video_once(videos: int, clips: int, batch_size: int)
 def test_batch_norm_statistics_are_averages_over_batches(table: FramesTable, encoder: PretrainedEncoder) -> None:
     dataset = UniformClips(table, frames=4, count=5, frame_rate=None)
     videos = [clips_of(dataset, row) for row in range(4)]  # 20 clips
-    batches = list(statistics_batches(encoder, videos, num_clips=20, batch_size=6))
+    batches = list(statistics_batches(videos, num_clips=20, batch_size=6, clip_input=input_of(encoder)))
     assert [len(batch) for batch in batches] == [7, 7, 6]
-    singles = torch.cat(list(clip_batches(encoder, videos, 1)))
+    singles = torch.cat(list(clip_batches(videos, 1, input_of(encoder))))
     assert torch.equal(torch.cat(batches), singles)
 
     fresh = copy.deepcopy(encoder)
     heads = {name: value.clone() for name, value in fresh.state_dict().items() if name.startswith("head")}
-    estimate_statistics(fresh, batches)
+    estimate_statistics(fresh.backbone, batches)
     assert not any(module.training for module in fresh.modules())
     # The first layer's statistics by hand: its input does not depend on other statistics.
     means, variances = [], []

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from rspnet_cli.errors import InputError
-from rspnet_cli.evaluation.features_file import FEATURES, VIDEOS, FeatureTable, group_numbers, read_features, read_videos, write_features
+from rspnet_cli.evaluation.features_file import FEATURES, VIDEOS, FeatureTable, read_features, read_videos, write_features
+from rspnet_cli.evaluation.videos import group_numbers
 from tests.evaluation.tables import make_table
 
 ADVICE = "make the features anew with `rspnet export-features --force`"

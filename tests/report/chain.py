@@ -3,12 +3,13 @@
 import csv
 from pathlib import Path
 
-from rspnet_cli.config import ClassificationConfig, ExportConfig, ExtractConfig, PretrainConfig, RetrievalConfig
+from rspnet_cli.config import ClassificationConfig, ExportConfig, ExtractConfig, FinetuneConfig, PretrainConfig, RetrievalConfig
 from rspnet_cli.settings import validated
 from rspnet_cli.stages.eval_classification import eval_classification
 from rspnet_cli.stages.eval_retrieval import eval_retrieval
 from rspnet_cli.stages.export_features import export_features
 from rspnet_cli.stages.extract import extract
+from rspnet_cli.stages.finetune import finetune
 from rspnet_cli.stages.pretrain import pretrain
 from tests.encode import make_video
 
@@ -22,6 +23,11 @@ SMALL = {
     "clip": {"frames": 4, "size": 16},
     "moco": {"queue_size": 8, "mask_same_video": True},
     "optim": {"batch_size": 4, "epochs": 3},
+    "run": {"log_interval": 1, "workers": 0},
+}
+FINETUNE = {
+    "optim": {"batch_size": 4, "epochs": 2},
+    "test": {"clips": 2, "batch_size": 8},
     "run": {"log_interval": 1, "workers": 0},
 }
 
@@ -47,7 +53,7 @@ def make_extraction(work: Path) -> None:
 
 
 def make_work_dir(work: Path) -> Path:
-    """Every stage, and the evaluations of the untrained encoder beside them."""
+    """Every stage, and the same of the untrained encoder beside them."""
     make_extraction(work)
     pretrain(validated(PretrainConfig, SMALL), frames=work / "extract", out=work / "pretrain")
     for folder, untrained in ((work, False), (work / "random-init", True)):
@@ -55,4 +61,6 @@ def make_work_dir(work: Path) -> Path:
         export_features(config, pretrain=work / "pretrain", out=folder / "export-features")
         eval_retrieval(RetrievalConfig(), features=folder / "export-features", out=folder / "eval-retrieval")
         eval_classification(ClassificationConfig(), features=folder / "export-features", out=folder / "eval-classification")
+        tuned = validated(FinetuneConfig, FINETUNE | {"model": {"random_init": untrained}})
+        finetune(tuned, pretrain=work / "pretrain", out=folder / "finetune")
     return work

@@ -11,14 +11,15 @@ from rspnet_cli.config import PretrainConfig
 from rspnet_cli.manifest import read_manifest
 from rspnet_cli.recipes import recipe_names
 from rspnet_cli.report.commands import command_of, nearest_recipe, running_command
-from rspnet_cli.settings import pretrain_settings, validated
+from rspnet_cli.settings import finetune_settings, pretrain_settings, validated
+from rspnet_cli.stage import begin_stage
 from rspnet_cli.stages.pretrain import resolve
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", recipe_names("pretrain"))
 def test_a_recipes_own_settings_are_found_to_be_its(name: str) -> None:
     config = resolved(pretrain_settings(recipe=name))
-    recipe = nearest_recipe(config)
+    recipe = nearest_recipe("pretrain", config)
     assert recipe is not None
     assert recipe.differing == {}
     # Recipes of equal settings cannot be told apart.
@@ -47,7 +48,7 @@ def test_a_pretrainings_command_gives_its_settings_again(typed: list[str]) -> No
         return resolved(pretrain_settings(recipe=words[words.index("--recipe") + 1], sets=sets))
 
     config = settings(typed)
-    words = shlex.split(running_command(config, Path("rspnet-run")))
+    words = shlex.split(running_command("pretrain", config, Path("rspnet-run")))
     assert words[:2] == ["rspnet", "pretrain"]
     assert settings(words[2:]) == config
     if "augment.order=aug_plus" not in typed:  # which changes the defaults of others, so they are named too
@@ -55,14 +56,36 @@ def test_a_pretrainings_command_gives_its_settings_again(typed: list[str]) -> No
 
 
 def test_the_lr_of_a_recipe_is_that_for_the_batch() -> None:
-    recipe = nearest_recipe(resolved(pretrain_settings(recipe="r3d18", flags={"optim.batch_size": 64})))
+    recipe = nearest_recipe("pretrain", resolved(pretrain_settings(recipe="r3d18", flags={"optim.batch_size": 64})))
     assert recipe is not None
     assert (recipe.name, recipe.differing) == ("r3d18", {"optim.batch_size": (256, 64)})
 
 
+@pytest.mark.parametrize("recipe", recipe_names("finetune"))
+@pytest.mark.parametrize("changed", [{}, {"model.linear": True}, {"optim.epochs": 7, "model.random_init": True}])
+def test_a_finetunings_command_gives_its_settings_again(recipe: str, changed: dict[str, object]) -> None:
+    config = finetune_settings(recipe=recipe, flags=changed).identity()
+    nearest = nearest_recipe("finetune", config)
+    assert nearest is not None
+    assert {key: value for key, (_, value) in nearest.differing.items()} == changed
+    words = shlex.split(running_command("finetune", config, Path("rspnet-run")))
+    assert words[:4] == ["rspnet", "finetune", "--recipe", nearest.name]
+    assert finetune_settings(recipe=nearest.name, sets=words[5::2]).identity() == config
+
+
+def test_the_command_of_an_import_says_what_was_told(tmp_path: Path) -> None:
+    facts = {"assumed": ["clip.size", "clip.speeds"]}
+    with begin_stage(
+        "pretrain", {"import": facts, "clip": {"frames": 32, "size": 112, "speeds": [2]}}, inputs={}, out=tmp_path / "x"
+    ) as stage:
+        made = stage.finish(results={})
+    command = command_of(made, Path("rspnet-run"))
+    assert command.startswith("rspnet import-checkpoint FILE --set clip.frames=32 --out ")
+
+
 def test_settings_of_another_version_have_no_recipe() -> None:
-    assert nearest_recipe({}) is None
-    assert nearest_recipe({"optim": {"batch_size": "many"}}) is None
+    assert nearest_recipe("pretrain", {}) is None
+    assert nearest_recipe("pretrain", {"optim": {"batch_size": "many"}}) is None
 
 
 def test_the_commands_of_a_chain_name_what_is_not_the_default(extracted_chain: Path) -> None:

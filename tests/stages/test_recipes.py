@@ -25,14 +25,14 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", recipe_names("pretrain"))
 def test_every_recipe_trains(extracted: Manifest, tmp_path: Path, name: str) -> None:
     config = pretrain_settings(recipe=name, flags=TINY)
     manifest = pretrain(config, frames=extracted.folder, out=tmp_path / "pretrain")
     results = manifest.results
     assert (results["videos"], results["epochs"], results["steps"], results["best_epoch"]) == (10, 2, 4, 2)
     assert all(np.isfinite(results[key]) for key in ("loss", "loss_avid", "loss_rsp", "avid_top1", "avid_top5", "rsp_accuracy"))
-    for section, settings in read_recipe(name).items():
+    for section, settings in read_recipe("pretrain", name).items():
         for key, value in settings.items():
             if f"{section}.{key}" not in TINY and key not in ("lr", "lr_scale"):
                 assert manifest.config[section][key] == value

@@ -29,7 +29,7 @@ from tests.report.chain import AS_SHOWN, SMALL, TEST, make_extraction, make_work
 from tests.report.parse import by_id, data, parse, table, words
 from tests.sentences import refused
 
-KEYS = ["retrieval", "classification", "per-class", "neighbours", "confusion", "map", "training", "lineage"]
+KEYS = ["retrieval", "classification", "per-class", "neighbours", "confusion", "map", "finetuning", "training", "lineage"]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_every_figure_has_its_table_and_its_command(made: Written) -> None:
         assert commands
         assert all(re.match(r"(rspnet|torchrun) ", command) for command in commands)
         for figure in figures:
-            assert figure.find(".//code[@class='command']") is not None or section.get("id") == "training"
+            assert figure.find(".//code[@class='command']") is not None or section.get("id") in ("finetuning", "training")
 
 
 def test_recall_is_that_of_the_manifests(made: Written) -> None:
@@ -143,6 +143,19 @@ def test_accuracies_are_those_of_the_manifests(made: Written) -> None:
             assert float(row["chance"]) == ours["chance"].get(figure, -1)
 
 
+def test_figures_of_the_fine_tuned_network_are_those_of_the_manifests(made: Written) -> None:
+    ours, theirs = (manifest(made, stage).results for stage in ("finetune", "random-init/finetune"))
+    tree = parse(made.path)
+    rows = {row["figure"]: row for row in table(by_id(tree, "finetune-accuracy"))}
+    for figure, title in (("top1", "top-1"), ("top5", "top-5"), ("mean_class", "mean class")):
+        assert float(rows[title]["this network"]) == ours[figure]
+        assert float(rows[title]["from random weights"]) == theirs[figure]
+    epochs = table(by_id(tree, "finetune-selection"))
+    assert [row["epoch"] for row in epochs] == ["1.0", "2.0"]
+    assert float(epochs[ours["best_epoch"] - 1]["top-1"]) == pytest.approx(ours["selection_top1"], abs=1e-5)
+    assert len(table(by_id(tree, "finetune-loss"))) == ours["epochs"] * (ours["videos"] // 4)
+
+
 def test_recall_of_the_classes_adds_up_to_recall(made: Written) -> None:
     results = manifest(made, "eval-retrieval").results
     rows = table(by_id(parse(made.path), "classes"))
@@ -169,6 +182,12 @@ def test_the_confusion_matrix_counts_every_test_video_and_its_orders_are_orders(
     assert len(inside["orders"]) == 5
     assert all(sorted(order) == [0, 1, 2] for order in inside["orders"].values())
     assert sum(int(row["videos"]) for row in table(figure)) == TEST
+
+
+def test_the_confusion_of_the_fine_tuned_network_is_there_too(made: Written) -> None:
+    rows = table(by_id(parse(made.path), "confusion-finetune"))
+    right = sum(int(row["videos"]) for row in rows if row["class"] == row["taken for"])
+    assert right / sum(int(row["videos"]) for row in rows) == pytest.approx(manifest(made, "finetune").results["top1"])
 
 
 def test_the_map_has_every_test_video_and_the_clips_are_those_that_are_there(made: Written) -> None:
@@ -211,7 +230,7 @@ def test_the_curves_end_where_the_log_ends(made: Written) -> None:
 def test_the_lineage_names_every_stage_its_hashes_and_what_differs_from_the_recipe(made: Written) -> None:
     section = by_id(parse(made.path), "lineage")
     articles = {words(article.findall("h3")[0]): article for article in section.findall(".//article")}
-    stages = ["extract", "pretrain", "export-features", "eval-retrieval", "eval-classification"]
+    stages = ["extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune"]
     untrained = [f"random-init/{stage}" for stage in stages[2:]]
     assert list(articles) == [*stages, f"{untrained[0]} (untrained encoder)", *untrained[1:]]
     for name, article in articles.items():
@@ -252,7 +271,8 @@ def test_clips_are_made_while_they_fit(made: Written, work: Path) -> None:
     assert bare.clips == 0
     whole = report(work, out=work / "page.html")
     assert whole.clips == made.clips
-    for room in (whole.bytes + 1, whole.bytes - 1, (bare.bytes + whole.bytes) // 2):
+    # Two bytes of room stay: the first clip needs no line end and no comma.
+    for room in (whole.bytes + 2, whole.bytes - 1, (bare.bytes + whole.bytes) // 2):
         some = report(work, out=work / "page.html", max_bytes=room)
         assert some.bytes <= room
         assert some.clips == whole.clips if room > whole.bytes else 0 < some.clips < whole.clips
@@ -262,8 +282,9 @@ def test_clips_are_made_while_they_fit(made: Written, work: Path) -> None:
 def test_parts_that_are_missing_are_left_out_with_the_reason(work: Path) -> None:
     shutil.rmtree(work / "eval-classification")
     shutil.rmtree(work / "random-init")
+    shutil.rmtree(work / "finetune")
     written = report(work)
-    assert written.sections == [key for key in KEYS if key not in ("classification", "confusion")]
+    assert written.sections == [key for key in KEYS if key not in ("classification", "confusion", "finetuning")]
     assert "`rspnet eval-classification`" in written.left_out["Confusion"]
     tree = parse(written.path)
     assert "run `rspnet eval-classification`" in words(by_id(tree, "left-out"))

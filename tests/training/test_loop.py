@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rspnet_cli.config import OptimConfig
+from rspnet_cli.config import FinetuneOptimConfig, OptimConfig
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.progress import Reporter
+from rspnet_cli.tables import Column, Table
 from rspnet_cli.training import loop
 from rspnet_cli.training.checkpoint import Checkpoints
 from rspnet_cli.training.loop import Plan, Position, build_optimizer, learning_rate, train
@@ -50,6 +51,17 @@ def test_warm_up_rises_in_a_line_to_where_the_schedule_begins() -> None:
     assert math.isfinite(learning_rate(OptimConfig(epochs=2, warmup_epochs=2), 1))
 
 
+@pytest.mark.parametrize("milestones", [(1,), (20, 40), (50, 70, 90)])
+def test_multistep_is_torchs(milestones: tuple[int, ...]) -> None:
+    config = FinetuneOptimConfig(lr=0.01, epochs=50, schedule="multistep", milestones=milestones)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.01)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(milestones), gamma=0.1)
+    for epoch in range(50):
+        assert learning_rate(config, epoch) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+        optimizer.step()
+        schedule.step()
+
+
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_every_trained_parameter_decays_also_biases_and_batch_norm(name: str) -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2).requires_grad_(False))
@@ -63,6 +75,10 @@ def test_every_trained_parameter_decays_also_biases_and_batch_norm(name: str) ->
 # A small training for the loop: fits a line, with data that depend on (epoch, step) alone.
 
 
+COLUMNS = ("epoch", "step", "lr", "loss", "where", "grad_norm", "share")
+METRICS = Table("metrics.csv", "train", "an interval", tuple(Column(name, "float", name) for name in COLUMNS))
+
+
 class Interrupted(Exception):
     pass
 
@@ -73,6 +89,8 @@ class Trial:
     losses: Callable[[int, int], float] | None = None
     """What the loss is multiplied by, by (epoch, step)."""
     stop_at: tuple[int, int] | None = None
+    measured: list[float] | None = None
+    """What is found at the end of each epoch; the lowest is the best."""
     epochs: int = 4
     steps_per_epoch: int = 5
     log_interval: int = 3
@@ -82,7 +100,7 @@ class Trial:
     optimizer: str = "sgd"
     done: list[tuple[int, int]] = field(default_factory=list)
 
-    def plan(self) -> Plan:
+    def plan(self) -> Plan[Any]:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
         config = OptimConfig(name=self.optimizer, lr=self.lr, epochs=self.epochs, batch_size=8)
@@ -101,6 +119,11 @@ class Trial:
                 loss = 0 * loss + self.losses(epoch, number)
             return loss, (loss.detach(), torch.tensor(10.0 * epoch + number))
 
+        further: dict[str, Any] = {}
+        if self.measured is not None:
+            state = Checkpoints(self.work).state
+            found = iter(self.measured[state["position"]["epoch"] if state else 0 :])
+            further = {"evaluate": lambda: {"selection_loss": next(found)}, "score": lambda figures: [figures["selection_loss"]]}
         return Plan(
             name="train",
             model=model,
@@ -108,6 +131,7 @@ class Trial:
             config=config,
             step=step,
             figures=("loss", "where"),
+            metrics=METRICS,
             steps_per_epoch=self.steps_per_epoch,
             batches=batches,
             work=self.work,
@@ -117,6 +141,7 @@ class Trial:
             best_from_epoch=self.best_from_epoch,
             shown=("loss",),
             extra=lambda steps: {"share": steps / 100},
+            **further,
         )
 
     def run(self, report: Reporter | None = None) -> Position:
@@ -137,7 +162,7 @@ def results(work: Path) -> dict[str, bytes]:
 def test_metrics_have_a_row_per_interval_with_its_means(tmp_path: Path) -> None:
     Trial(tmp_path).run()
     table = rows(tmp_path)
-    assert list(table[0]) == ["epoch", "step", "lr", "loss", "where", "grad_norm", "share"]
+    assert list(table[0]) == list(COLUMNS)
     assert [int(row["step"]) for row in table] == [3, 6, 9, 12, 15, 18]
     assert [int(row["epoch"]) for row in table] == [1, 2, 2, 3, 3, 4]
     where = [10.0 * epoch + step for epoch in range(4) for step in range(5)]
@@ -240,14 +265,42 @@ def test_the_best_epoch_has_the_lowest_loss_once_it_may_be_counted_and_is_rememb
     losses = [0.5, 3.0, 2.0, 2.5, 2.0]
     assert best_of(tmp_path / "a", losses, 0).best_epoch == 1
     position = best_of(tmp_path / "b", losses, 1)
-    assert (position.best_epoch, position.best_loss) == (3, 2.0)  # of equal ones the first
+    assert (position.best_epoch, position.best_score) == (3, [2.0])  # of equal ones the first
     assert best_of(tmp_path / "c", losses, 1, stop_at=(4, 2)).best_epoch == 3  # also by a resumed run
     assert best_of(tmp_path / "d", losses, 3).best_epoch == 5
     none = best_of(tmp_path / "e", losses, 5)
-    assert (none.best_epoch, none.best_loss) == (None, None)
+    assert (none.best_epoch, none.best_score) == (None, None)
     names = {path.name for path in (tmp_path / "e" / "checkpoints").iterdir()}
     assert not any(name.startswith("best") for name in names)
     assert "best-15.safetensors" in {path.name for path in (tmp_path / "b" / "checkpoints").iterdir()}
+
+
+def test_what_is_measured_after_an_epoch_can_choose_the_best_one_and_has_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = [0.5, 0.25, 0.75, 0.25]
+    position = Trial(tmp_path / "whole", measured=measured).run(Reporter())
+    assert (position.best_epoch, position.best_score) == (2, [0.25])
+    assert position.last["selection_loss"] == 0.25
+    lines = [line for line in capsys.readouterr().err.splitlines() if "selection loss" in line]
+    assert [line.split(":")[1] for line in lines] == [f" epoch {epoch}/4" for epoch in range(1, 5)]
+    assert ["the best so far" in line for line in lines] == [True, True, False, False]
+    table = rows(tmp_path / "whole", "epochs.csv")
+    assert [float(row["selection_loss"]) for row in table] == measured
+    assert [row["best"] for row in table] == ["True", "True", "False", "False"]
+    losses = [float(row["loss"]) for row in rows(tmp_path / "whole")]
+    assert float(table[-1]["loss"]) == pytest.approx(position.last["loss"], rel=1e-15)
+    assert min(losses) < float(table[0]["loss"]) < max(losses) * 1.01
+    # Stopped within an epoch and after one, a row is neither lost nor written twice.
+    trial = Trial(tmp_path / "stopped", measured=measured)
+    for stop_at in ((1, 0), (2, 3), (3, 0)):
+        trial.stop_at = stop_at
+        with pytest.raises(Interrupted):
+            trial.run()
+    trial.stop_at = None
+    assert trial.run() == position
+    assert results(tmp_path / "stopped") == results(tmp_path / "whole")
+    assert (tmp_path / "stopped" / "epochs.csv").read_bytes() == (tmp_path / "whole" / "epochs.csv").read_bytes()
 
 
 def test_every_nth_epoch_is_kept(tmp_path: Path) -> None:
@@ -314,7 +367,7 @@ def test_rows_beyond_the_checkpoint_are_cut_off_also_half_written_ones(tmp_path:
         file.write("3,0.3")  # killed while writing
     again = CsvLog(tmp_path / "log.csv", ["a", "b"], rows=2)
     again.append({"a": 7, "b": None})
-    assert log.path.read_text() == "a,b\n0,0.333333\n1,0.333333\n7,\n"
+    assert log.path.read_text() == "a,b\n0,0.3333333333333333\n1,0.3333333333333333\n7,\n"
     assert again.rows == 3
     assert CsvLog(tmp_path / "log.csv", ["a", "b"]).rows == 0
     assert log.path.read_text() == "a,b\n"

@@ -12,6 +12,7 @@ from rspnet_cli.errors import InputError
 from rspnet_cli.videos.ids import MAX_ID_LENGTH, make_ids
 from rspnet_cli.videos.sources import VideoTable, find_videos
 from tests.layouts import paths, reasons, touch
+from tests.sentences import one_sentence
 
 
 def ucf101_lists(folder: Path, classes: list[str], splits: dict[int, tuple[list[str], list[str]]], newline: str = "\n") -> Path:
@@ -78,7 +79,7 @@ def test_files_that_are_no_videos_by_name_are_counted_and_named(tmp_path: Path) 
     table = find_videos(touch(tmp_path, "a.mp4", "x.txt", "y.txt", "c/z.JPG", "Makefile", "._a.mp4", ".git/b.mp4"))
     assert paths(table) == ["a.mp4"]
     assert table.failures == ()
-    assert "Passed over 6 entries, no videos by their names: 2 .txt, 2 hidden, 1 .jpg, 1 no ending." in table.notes
+    assert "Passed over 6 entries that by name can be no video: 2 .txt, 2 hidden, 1 .jpg, 1 no ending." in table.notes
 
 
 def test_a_class_is_a_sub_folder_with_all_that_lies_below_it(tmp_path: Path) -> None:
@@ -91,6 +92,13 @@ def test_a_class_is_a_sub_folder_with_all_that_lies_below_it(tmp_path: Path) -> 
     }
     assert all(video.group == "" for video in table.videos)
     assert reasons(table) == {"stray.mp4": "lies in no sub-folder, so it has no class"}
+
+
+def test_a_class_folder_by_itself_is_no_folder_of_classes(tmp_path: Path) -> None:
+    touch(tmp_path, "walk/a.mp4", "walk/b.mp4")
+    with pytest.raises(InputError) as caught:
+        find_videos(tmp_path / "walk", dataset="folder")
+    one_sentence(caught.value, str(tmp_path / "walk"), "the folder above it", "--dataset plain")
 
 
 def test_names_that_are_no_text_stay_what_they_are(tmp_path: Path) -> None:
@@ -257,7 +265,7 @@ def test_no_folder_a_file_and_a_folder_without_videos_are_refused(tmp_path: Path
         find_videos(tmp_path / "gone")
     with pytest.raises(InputError, match="is not a folder"):
         find_videos(touch(tmp_path, "a.mp4") / "a.mp4")
-    with pytest.raises(InputError, match=r"There is no video in .*2 entries, no videos by their names: 2 \.txt"):
+    with pytest.raises(InputError, match=r"There is no video in .*2 entries that by name can be no video: 2 \.txt"):
         find_videos(touch(tmp_path / "texts", "a.txt", "b.txt"))
 
 

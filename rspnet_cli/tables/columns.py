@@ -1,59 +1,8 @@
-"""The columns of every CSV table that a stage writes, and how the tables are written and read. README and tests take them from here.
-
-All tables are UTF-8, comma-separated, with a header and `\\n` line ends; numbers are written so that they read back equal.
-"""
+"""The columns of every CSV table that a stage writes. README and tests take them from here."""
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from rspnet_cli.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-_ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|.)")
-Kind = Literal["text", "int", "float", "bool"]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column. `kind` is what a value is; an empty cell means "none", in a text column also the empty text."""
-
-    name: str
-    kind: Kind
-    meaning: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of one file. Columns named `<prefix>_N` stand for any number of columns, N from 1 up (`split_N`)."""
-
-    file: str
-    stage: str
-    row: str
-    columns: tuple[Column, ...]
-
-    def header(self, families: Sequence[str] = ()) -> list[str]:
-        """Names of the columns in order; `families` (such as split_1, split_2) take the place of the column `<prefix>_N`."""
-        names: list[str] = []
-        for column in self.columns:
-            names += families if column.name.endswith("_N") else [column.name]
-        return names
-
-    def kind_of(self, column: str) -> Kind | None:
-        """The kind of a column of this table by its name in a file, None if it has no such column."""
-        prefix, underscore, number = column.rpartition("_")
-        family = f"{prefix}_N" if underscore and number.isdigit() else column
-        return next((item.kind for item in self.columns if item.name in (column, family)), None)
-
+from rspnet_cli.tables.table import Column, Table
 
 _ID = Column("id", "text", "the video's id: letters, digits, `.`, `_`, `-`; derived from the path of the source")
 _SOURCE = Column(
@@ -145,7 +94,7 @@ METRICS = Table(
 TIMINGS = Table(
     "timings.csv",
     "pretrain",
-    "a log interval; a log, no artifact",
+    "a log interval of a training; a log, no artifact",
     (
         Column("step", "int", "steps done"),
         Column("seconds", "float", "time of the interval"),
@@ -166,7 +115,11 @@ FEATURE_VIDEOS = Table(
         _SPLIT,
         Column("frames", "int", "frames in the store"),
         Column("fps", "float", "average frames per second"),
-        Column("seen", "bool", "whether the encoder saw the video in pretraining"),
+        Column(
+            "seen",
+            "text",
+            "whether the encoder saw the video in pretraining, True or False; empty where an imported encoder's videos are not known",
+        ),
     ),
 )
 NEIGHBOURS = Table(
@@ -225,6 +178,81 @@ PROBE_SETTINGS = Table(
         Column("chosen", "bool", "whether the probe was then fitted to all of train with it"),
     ),
 )
+FINETUNE_VIDEOS = Table(
+    "videos.csv",
+    "finetune",
+    "a video of the extraction",
+    (
+        _ID,
+        Column("used", "bool", "whether the network was trained on it, with its label"),
+        Column("part", "text", "train, validation (chose the best epoch), test, or empty for none of them"),
+        Column("seen", "text", "whether the encoder saw it before, True or False; empty where an imported encoder's videos are not known"),
+        Column("sha256", "text", "sha256 of the source file"),
+    ),
+)
+CLASSES = Table(
+    "classes.csv",
+    "finetune",
+    "a class; row i belongs to row i of the last layer's weight",
+    (_LABEL, _LABEL_NAME),
+)
+FINETUNE_METRICS = Table(
+    "metrics.csv",
+    "finetune",
+    "a log interval; figures are means over its steps",
+    (
+        Column("epoch", "int", "epoch of the last step, from 1"),
+        Column("step", "int", "steps done"),
+        Column("lr", "float", "learning rate"),
+        Column("loss", "float", "cross entropy of the training clips"),
+        Column("top1", "float", "share of training clips whose class has the highest logit"),
+        Column("top5", "float", "share of training clips whose class is among the 5 highest"),
+        Column("grad_norm", "float", "norm of the gradient of all trained parameters"),
+    ),
+)
+EPOCHS = Table(
+    "epochs.csv",
+    "finetune",
+    "an epoch; the selection columns are of the videos that choose the best one (one centre clip each), empty where nothing chooses",
+    (
+        Column("epoch", "int", "number of the epoch, from 1"),
+        Column("lr", "float", "learning rate"),
+        Column("loss", "float", "mean of the training loss"),
+        Column("top1", "float", "mean over the training clips"),
+        Column("top5", "float", "mean over the training clips"),
+        Column("grad_norm", "float", "mean norm of the gradient"),
+        Column("selection_loss", "float", "cross entropy"),
+        Column(
+            "selection_top1", "float", "share of them that are right; of epochs with equal shares the one with the lower loss is better"
+        ),
+        Column("best", "bool", "whether every epoch before was worse"),
+    ),
+)
+FINETUNE_PREDICTIONS = Table(
+    "predictions.csv",
+    "finetune",
+    "a test video, in the order of the extraction",
+    (
+        _ID,
+        _LABEL,
+        _LABEL_NAME,
+        Column("fold", "int", "the fold it was tested in, from 1; empty with a split"),
+        Column("finetune_label", "int", "class with the highest logit, averaged over the clips"),
+        Column("finetune_label_name", "text", "name of that class"),
+        Column("finetune_rank", "int", "place of the true class in the order of the logits, 1 for right; empty if train has no such class"),
+    ),
+)
+FINETUNE_PER_CLASS = Table(
+    "per_class.csv",
+    "finetune",
+    "a class that test videos have",
+    (
+        _LABEL,
+        _LABEL_NAME,
+        Column("queries", "int", "test videos of the class"),
+        Column("finetune_top1", "float", "share of them that are right"),
+    ),
+)
 TABLES = [
     VIDEOS,
     FAILURES,
@@ -237,93 +265,10 @@ TABLES = [
     PREDICTIONS,
     PER_CLASS,
     PROBE_SETTINGS,
+    FINETUNE_VIDEOS,
+    CLASSES,
+    FINETUNE_METRICS,
+    EPOCHS,
+    FINETUNE_PREDICTIONS,
+    FINETUNE_PER_CLASS,
 ]
-
-
-def plain_text(name: str) -> str:
-    """A file name as text that every file, terminal and JSON can hold, different for different names."""
-    return "".join(_plain_character(character) for character in name)
-
-
-def from_plain_text(text: str) -> str:
-    """The file name that `plain_text` was made of."""
-    return _ESCAPE.sub(_unescaped, text)
-
-
-def _unescaped(match: re.Match[str]) -> str:
-    escape = match[0]
-    if escape.startswith("\\x") and int(escape[2:], 16) >= 0x80:
-        return chr(0xDC00 + int(escape[2:], 16))
-    return escape.encode("ascii").decode("unicode_escape")
-
-
-def _plain_character(character: str) -> str:
-    code = ord(character)
-    if character == "\\":
-        return "\\\\"
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as Python hands it over
-        return f"\\x{code - 0xDC00:02x}"
-    if character.isprintable() or unicodedata.category(character) == "Zs":
-        return character
-    # \xNN is kept for bytes that are no UTF-8, from 80 up, and for control characters below.
-    return f"\\u{code:04x}" if 0x80 <= code <= 0xFF else character.encode("unicode_escape").decode("ascii")
-
-
-def csv_bytes(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """A table as the bytes of a file. Missing and None values become empty cells, floats their shortest exact spelling."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    names = list(columns)
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow([_cell(row.get(name)) for name in names])
-    return text.getvalue().encode("utf-8")
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "True" if value else "False"  # as pandas writes it
-    return repr(value) if isinstance(value, float) else str(value)
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a table as text; none where there is no such file. For what needs no pandas. Raises InputError."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a table ({error}): restore it, or run its stage again with --force.") from error
-
-
-def read_table(path: Path, table: Table) -> pd.DataFrame:
-    """Read a table with the types of its columns: text stays text ("01", "NA"), a column of whole numbers with gaps is Int64.
-
-    Raises InputError when the file is no such table.
-    """
-    import pandas as pd
-
-    # Floats by Python: pandas' own parser is off by a last digit in some versions.
-    dtypes = {"text": "str", "int": "Int64", "float": "str", "bool": "bool"}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            names = next(csv.reader(file), [])
-        kinds = {name: table.kind_of(name) for name in names}
-        frame = pd.read_csv(
-            path,
-            dtype={name: dtypes[kind] for name, kind in kinds.items() if kind},
-            keep_default_na=False,
-            na_values={name: [""] for name, kind in kinds.items() if kind == "int"},
-            encoding="utf-8",
-        )
-        for name in (name for name, kind in kinds.items() if kind == "float"):
-            frame[name] = [float(text or "nan") for text in frame[name]]
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a table ({error}): make it anew with `rspnet {table.stage} --force`.") from error
-    needed = {column.name for column in table.columns if not column.name.endswith("_N")}
-    if missing := sorted(needed - set(frame.columns)):
-        raise InputError(f"{path} has no column {missing[0]}: make it anew with `rspnet {table.stage} --force`.")
-    return frame

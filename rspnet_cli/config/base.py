@@ -1,0 +1,25 @@
+"""What every config is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# ImageNet's mean and deviation of R, G, B in [0, 1]: what clips are normalised by in training and after it.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+# What extract takes where nothing else is said: quality of the h264 store, and frames per second of folders of frames, which do not tell.
+DEFAULT_CRF = 20
+DEFAULT_FRAMES_FPS = 25.0
+
+# The names of checkpoints.
+CHECKPOINT = r"^(last|best|epoch_\d+)$"
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A group of settings: immutable, and unknown names are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)

@@ -1,0 +1,53 @@
+"""Every CSV table that a stage writes: its columns, and how it is written and read."""
+
+from rspnet_cli.tables.columns import (
+    CLASSES,
+    EPOCHS,
+    FAILURES,
+    FEATURE_VIDEOS,
+    FINETUNE_METRICS,
+    FINETUNE_PER_CLASS,
+    FINETUNE_PREDICTIONS,
+    FINETUNE_VIDEOS,
+    METRICS,
+    NEIGHBOURS,
+    PER_CLASS,
+    PREDICTIONS,
+    PRETRAIN_VIDEOS,
+    PROBE_SETTINGS,
+    SOURCES,
+    TABLES,
+    TIMINGS,
+    VIDEOS,
+)
+from rspnet_cli.tables.plain_text import from_plain_text, plain_text
+from rspnet_cli.tables.table import Column, Table, csv_bytes, csv_line, read_rows, read_table
+
+__all__ = [
+    "CLASSES",
+    "EPOCHS",
+    "FAILURES",
+    "FEATURE_VIDEOS",
+    "FINETUNE_METRICS",
+    "FINETUNE_PER_CLASS",
+    "FINETUNE_PREDICTIONS",
+    "FINETUNE_VIDEOS",
+    "METRICS",
+    "NEIGHBOURS",
+    "PER_CLASS",
+    "PREDICTIONS",
+    "PRETRAIN_VIDEOS",
+    "PROBE_SETTINGS",
+    "SOURCES",
+    "TABLES",
+    "TIMINGS",
+    "VIDEOS",
+    "Column",
+    "Table",
+    "csv_bytes",
+    "csv_line",
+    "from_plain_text",
+    "plain_text",
+    "read_rows",
+    "read_table",
+]
