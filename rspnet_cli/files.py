@@ -31,7 +31,7 @@ def disk_full(path: Path, needed_bytes: int | None = None) -> DiskFullError:
     """The error for a full disk at `path`, with what is free there as far as it can be known. needed_bytes: at least so many."""
     free = free_bytes(path)
     if needed_bytes is not None and free is not None and needed_bytes <= free:
-        needed_bytes = free = None  # a quota, or a file that was to become larger
+        needed_bytes = None  # a quota, or a file that was to become larger
     return DiskFullError(path, needed_bytes, free)
 
 

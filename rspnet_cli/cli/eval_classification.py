@@ -45,7 +45,7 @@ def eval_classification(
     from rspnet_cli.settings import flat_settings
 
     settings = flat_settings(ClassificationConfig, flags={"split": split, "protocol": protocol, "probe": probe, "seed": seed})
-    from rspnet_cli.evaluation.protocol import default_out, find_baseline
+    from rspnet_cli.evaluation.protocol import baseline_hint, default_out, find_baseline
     from rspnet_cli.stages.eval_classification import eval_classification as stage
 
     features, voice = features or work_dir / "export-features", reporter(quiet)
@@ -56,6 +56,8 @@ def eval_classification(
         show_json(manifest.results)
     else:
         _show(manifest, find_baseline(work_dir, manifest, voice))
+        if hint := baseline_hint(work_dir, manifest):
+            voice.info(hint)
 
 
 def _show(manifest: Manifest, baseline: Manifest | None) -> None:

@@ -51,7 +51,7 @@ def eval_retrieval(
 
     flags = {"topk": tuple(topk) if topk else None, "split": split, "protocol": protocol, "device": device}
     settings = flat_settings(RetrievalConfig, flags=flags)
-    from rspnet_cli.evaluation.protocol import default_out, find_baseline
+    from rspnet_cli.evaluation.protocol import baseline_hint, default_out, find_baseline
     from rspnet_cli.stages.eval_retrieval import eval_retrieval as stage
 
     features, voice = features or work_dir / "export-features", reporter(quiet)
@@ -60,6 +60,8 @@ def eval_retrieval(
         show_json(manifest.results)
     else:
         _show(manifest, find_baseline(work_dir, manifest, voice))
+        if hint := baseline_hint(work_dir, manifest):
+            voice.info(hint)
 
 
 def _show(manifest: Manifest, baseline: Manifest | None) -> None:

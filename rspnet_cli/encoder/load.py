@@ -88,6 +88,8 @@ class PretrainedEncoder(Encoder):
         clips: uint8 RGB of any height and width (preprocessed here), or float, already of the size and normalisation of training. Raises
         InputError for anything else.
         """
+        if not isinstance(clips, Tensor):
+            raise InputError(f"clips are a {type(clips).__name__}: give a torch.Tensor (torch.from_numpy makes one of an array).")
         if clips.dim() != 5 or clips.shape[1] != 3 or not clips.numel():
             raise InputError(f"clips have the shape {tuple(clips.shape)}: give (B, 3, T, H, W), RGB, none of them 0.")
         clips = clips.to(self.device, non_blocking=True)
@@ -95,6 +97,7 @@ class PretrainedEncoder(Encoder):
             clips = preprocess(clips, self.size, antialias=self.antialias)
         elif not clips.is_floating_point():
             raise InputError(f"clips are {clips.dtype}: give uint8 RGB, or float that is already normalised.")
+        clips = clips.to(next(self.parameters()).dtype)
         return super().feature_map(clips.contiguous(memory_format=torch.channels_last_3d))
 
     def project(self, clips: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,7 +177,8 @@ def checkpoint_file(manifest: Manifest, checkpoint: str, *, whole: bool = False)
             )
         kept = [artifact.path for artifact in manifest.artifacts if re.fullmatch(r"checkpoints/\w+\.safetensors", artifact.path)]
         names = ", ".join(path.removeprefix("checkpoints/").removesuffix(".safetensors") for path in kept) or "none"
-        raise InputError(f"{manifest.path} has no checkpoint '{checkpoint}' (kept: {names}): name one of these.")
+        why = " No epoch began with a queue of real keys, so none is the best." if checkpoint == "best" else ""
+        raise InputError(f"{manifest.path} has no checkpoint '{checkpoint}' (kept: {names}): name one of these.{why}")
     return name, prefix
 
 

@@ -95,6 +95,17 @@ def find_baseline(work_dir: Path, result: Manifest, report: Reporter) -> Manifes
     return baseline
 
 
+def baseline_hint(work_dir: Path, result: Manifest) -> str:
+    """How to have the untrained encoder's figures beside a result; empty where they are there, or are the result."""
+    folder = work_dir / RANDOM_INIT
+    if (folder / result.stage / "manifest.json").exists() or result.folder.parent.name == RANDOM_INIT:
+        return ""
+    return (
+        "For the untrained encoder beside it: rspnet export-features --random-init, "
+        f"rspnet {result.stage} {folder / 'export-features'}, and this command again."
+    )
+
+
 def _difference(result: Manifest, baseline: Manifest) -> str:
     ours, theirs = _conditions(result), _conditions(baseline)
     for name, value in ours.items():

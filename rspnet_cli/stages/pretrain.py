@@ -88,15 +88,27 @@ def training_rows(table: FramesTable, config: PretrainConfig) -> np.ndarray:
 def check_fit(config: PretrainConfig, table: FramesTable, rows: np.ndarray, report: Reporter) -> None:
     """Whether the settings fit these videos. Raises InputError where they cannot work; warns where they will work badly."""
     check_clip_size(config.model.backbone, frames=config.clip.frames, side=config.clip.size)
-    check_num_videos(len(rows), config.optim.batch_size, bn_splits=config.moco.bn_splits)
     table.refuse_larger(config.clip.size)
+    check_num_videos(len(rows), config.optim.batch_size, bn_splits=config.moco.bn_splits)
     if config.moco.queue_size > len(rows) / 2 and not config.moco.mask_same_video and config.objective.avid_weight > 0:
         report.warn(
             f"the queue holds {config.moco.queue_size} keys and there are {len(rows)} videos, so a query meets older keys of its own video "
             "as negatives: a moco.queue_size of at most half the videos or moco.mask_same_video=true avoids that."
         )
+    steps = config.optim.epochs * (len(rows) // config.optim.batch_size)
+    if _epochs_to_fill(config, len(rows)) >= config.optim.epochs and config.objective.avid_weight > 0:
+        report.warn(
+            f"{steps:,} steps of {config.optim.batch_size} videos do not fill the queue of {config.moco.queue_size:,} keys before the last "
+            "epoch begins, so there will be no A-VID accuracy and no best epoch: more epochs or a smaller moco.queue_size would give them."
+        )
     if config.clip.frame_rate is None:
         warn_of_looped(table, rows, max(config.clip.speeds) * config.clip.frames, report)
+
+
+def _epochs_to_fill(config: PretrainConfig, num_videos: int) -> int:
+    """Epochs before the first that begins with a queue of real keys: random ones make L_A small and A-VID figures meaningless."""
+    batch_size = config.optim.batch_size
+    return -(-(config.moco.queue_size // batch_size) // (num_videos // batch_size))
 
 
 def build_moco(config: PretrainConfig) -> MoCo:
@@ -173,8 +185,7 @@ def _train(
         device=device,
         log_interval=run.log_interval,
         keep_every=run.keep_every,
-        # The first epoch that begins with a queue of real keys: random ones make L_A small and A-VID figures meaningless.
-        best_from_epoch=-(-steps_to_fill // steps_per_epoch),
+        best_from_epoch=_epochs_to_fill(config, len(rows)),
         shown=("loss", "avid_top1", "rsp_accuracy"),
         extra=lambda steps: {"queue_filled": min(1.0, steps / steps_to_fill)},
         hint=" On a CPU, `--recipe small-cpu` is made for less time." if device.type == "cpu" else "",

@@ -187,7 +187,8 @@ class _Run(Generic[Batch]):
         self.interval_steps += 1
         position.step += 1
         epoch_ends = position.step == plan.steps_per_epoch
-        log_due = self.steps_done % plan.log_interval == 0
+        last = self.steps_done == plan.config.epochs * plan.steps_per_epoch
+        log_due = last or self.steps_done % plan.log_interval == 0
         if on_cpu or epoch_ends or log_due:
             self._collect()
         if log_due:

@@ -54,14 +54,19 @@ def test_json_is_the_manifests_results_alone(work_dir: Path, capsys: pytest.Capt
 def test_an_untrained_encoders_results_have_a_place_of_their_own_and_stand_beside(
     work_dir: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    assert main([command, "--quiet"]) == 0
-    assert "untrained (" not in capsys.readouterr().out
-    assert main([command, "rspnet-run/random-init/export-features", "--quiet"]) == 0
-    assert "untrained (" not in capsys.readouterr().out
+    assert main([command]) == 0
+    printed = capsys.readouterr()
+    assert "untrained (" not in printed.out
+    assert f"rspnet export-features --random-init, rspnet {command} rspnet-run/random-init/export-features," in printed.err
+    assert main([command, "rspnet-run/random-init/export-features"]) == 0
+    printed = capsys.readouterr()
+    assert "untrained (" not in printed.out
+    assert "--random-init" not in printed.err
     theirs = read_manifest(work_dir / "random-init" / command, stage=command).results
     assert main([command]) == 0
     printed = capsys.readouterr()
     assert "finished already" in printed.err
+    assert "--random-init" not in printed.err
     figure = theirs["recall"]["1"] if command == "eval-retrieval" else theirs["linear"]["top1"]
     row = next(line for line in printed.out.splitlines() if line.split()[:1] == ["1"] or "linear top-1" in line)
     assert "untrained (" in printed.out

@@ -142,11 +142,21 @@ def test_a_checkpoint_that_is_not_there_is_named(pretrain: Path, checkpoint: str
         (torch.zeros(1, 4, 3, 24, 24), "give"),
         (torch.zeros(0, 3, 4, 24, 24), "none of them 0"),
         (torch.zeros(1, 3, 4, 24, 24, dtype=torch.int64), "clips are torch.int64: give uint8 RGB, or float"),
+        (np.zeros((1, 3, 4, 24, 24), dtype=np.uint8), r"clips are a ndarray: give a torch.Tensor"),
     ],
 )
 def test_what_is_no_clip_is_refused(pretrain: Path, clips: torch.Tensor, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         load_encoder(pretrain)(clips)
+
+
+def test_float_clips_may_have_any_precision(pretrain: Path) -> None:
+    encoder = load_encoder(pretrain)
+    clips = torch.randn(2, 3, encoder.frames, encoder.size, encoder.size)
+    expected = encoder(clips)
+    assert torch.equal(encoder(clips.double()), expected)
+    assert encoder(clips.half()).dtype == expected.dtype == torch.float32
+    torch.testing.assert_close(encoder(clips.half()), expected, rtol=1e-2, atol=1e-2)
 
 
 def test_a_device_that_is_not_there_is_refused(pretrain: Path) -> None:

@@ -323,15 +323,19 @@ def test_a_queue_is_trimmed_to_whole_batches(extracted: Manifest, tmp_path: Path
     assert load_file(manifest.folder / "checkpoints/last.safetensors")["queue"].shape == (8, 8)
 
 
-def test_avid_figures_mean_nothing_before_the_queue_is_full_and_are_left_out(extracted: Manifest, tmp_path: Path) -> None:
+def test_avid_figures_mean_nothing_before_the_queue_is_full_and_are_left_out(
+    extracted: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     # Two steps an epoch: a queue of three steps is full within the second epoch, one of four at its end.
     for queue_size, epochs in ((12, 2), (16, 2), (16, 1)):
         config = settings(moco={"queue_size": queue_size}, optim={"epochs": epochs})
-        results = run(extracted, tmp_path / f"{queue_size}-{epochs}", config).results
+        results = run(extracted, tmp_path / f"{queue_size}-{epochs}", config, report=Reporter()).results
+        assert f"do not fill the queue of {queue_size} keys before the last epoch begins" in capsys.readouterr().err
         assert (results["avid_top1"], results["avid_top5"], results["best_epoch"]) == (None, None, None), (queue_size, epochs)
         assert isinstance(results["rsp_accuracy"], float)
     config = settings(moco={"queue_size": 16}, optim={"epochs": 3})
-    results = run(extracted, tmp_path / "full", config).results
+    results = run(extracted, tmp_path / "full", config, report=Reporter()).results
+    assert "do not fill" not in capsys.readouterr().err
     assert isinstance(results["avid_top1"], float)
     assert results["best_epoch"] == 3
 
@@ -341,9 +345,10 @@ def test_short_videos_and_a_large_queue_are_warned_of(extracted: Manifest, tmp_p
     run(extracted, tmp_path / "pretrain", config, report=Reporter())
     err = capsys.readouterr().err
     warnings = [line for line in err.splitlines() if line.startswith("warning:")]
-    assert len(warnings) == 2
+    assert len(warnings) == 3
     assert "the queue holds 8 keys and there are 10 videos" in warnings[0]
-    assert f"{sum(length < 18 for length in NUM_FRAMES)} of 10 videos have fewer than the 18 frames" in warnings[1]
+    assert "2 steps of 4 videos do not fill the queue" in warnings[1]
+    assert f"{sum(length < 18 for length in NUM_FRAMES)} of 10 videos have fewer than the 18 frames" in warnings[2]
 
 
 def test_a_damaged_frame_file_stops_it_and_a_restored_one_lets_it_go_on(extracted: Manifest, tmp_path: Path) -> None:

@@ -163,11 +163,12 @@ def test_metrics_have_a_row_per_interval_with_its_means(tmp_path: Path) -> None:
     Trial(tmp_path).run()
     table = rows(tmp_path)
     assert list(table[0]) == list(COLUMNS)
-    assert [int(row["step"]) for row in table] == [3, 6, 9, 12, 15, 18]
-    assert [int(row["epoch"]) for row in table] == [1, 2, 2, 3, 3, 4]
+    assert [int(row["step"]) for row in table] == [3, 6, 9, 12, 15, 18, 20]  # the last step ends one, too
+    assert [int(row["epoch"]) for row in table] == [1, 2, 2, 3, 3, 4, 4]
     where = [10.0 * epoch + step for epoch in range(4) for step in range(5)]
-    assert [float(row["where"]) for row in table] == pytest.approx([sum(where[i : i + 3]) / 3 for i in range(0, 18, 3)], rel=1e-5)
-    assert [float(row["share"]) for row in table] == pytest.approx([0.03, 0.06, 0.09, 0.12, 0.15, 0.18])
+    parts = [where[i : i + 3] for i in range(0, 20, 3)]
+    assert [float(row["where"]) for row in table] == pytest.approx([sum(part) / len(part) for part in parts], rel=1e-5)
+    assert [float(row["share"]) for row in table] == pytest.approx([0.03, 0.06, 0.09, 0.12, 0.15, 0.18, 0.2])
     config = Trial(tmp_path).plan().config
     assert [float(row["lr"]) for row in table] == pytest.approx([learning_rate(config, int(row["epoch"]) - 1) for row in table], rel=1e-5)
     timings = rows(tmp_path, "timings.csv")
