@@ -77,7 +77,12 @@ def _finetune_recipe(name: str, ours: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def command_of(manifest: Manifest, work_dir: Path) -> str:
-    """The command that makes this result in this work directory, as one would type it. Sources are called VIDEOS and LISTS."""
+    """The command that makes this result in this work directory, as one would type it. Sources are called VIDEOS, LISTS and FILE.
+
+    Empty for features that no encoder of ours gave: some other program wrote them.
+    """
+    if manifest.stage == "export-features" and not any(ref.stage in ENCODER_STAGES for ref in manifest.inputs):
+        return ""
     words = ["rspnet", manifest.command]
     run = manifest.config.get("run")
     processes = run.get("processes") if isinstance(run, dict) else None

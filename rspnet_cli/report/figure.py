@@ -68,9 +68,10 @@ def _cell(cell: Cell, align: str | None) -> Html:
     return element("td", shown, class_=align, data_v=key)
 
 
-def command_html(*commands: str) -> Html:
-    """Command lines, each with a button (made by the script) that copies it."""
-    return element("div", *(element("code", command, class_="command") for command in commands), class_="commands")
+def command_html(*commands: str) -> Html | None:
+    """Command lines, each with a button (made by the script) that copies it; nothing for empty ones."""
+    lines = [element("code", command, class_="command") for command in commands if command]
+    return element("div", *lines, class_="commands") if lines else None
 
 
 def figure(key: str, title: str, drawing: Html, *, table: Table, commands: Sequence[str], note: Child = None) -> Html:
@@ -82,7 +83,7 @@ def figure(key: str, title: str, drawing: Html, *, table: Table, commands: Seque
         element(
             "details", element("summary", f"Table: {title}"), element("p", table.note) if table.note else None, table_html(table, title)
         ),
-        command_html(*commands) if commands else None,
+        command_html(*commands),
         id=key,
     )
 

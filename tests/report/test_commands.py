@@ -6,14 +6,18 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
-from rspnet_cli.config import PretrainConfig
+from rspnet_cli.config import ExportConfig, PretrainConfig
 from rspnet_cli.manifest import read_manifest
 from rspnet_cli.recipes import recipe_names
 from rspnet_cli.report.commands import command_of, nearest_recipe, running_command
 from rspnet_cli.settings import finetune_settings, pretrain_settings, validated
 from rspnet_cli.stage import begin_stage
 from rspnet_cli.stages.pretrain import resolve
+from tests.evaluation.tables import make_export, make_table
+from tests.extracted import make_extract
+from tests.pretrained import make_pretrain
 
 
 @pytest.mark.parametrize("name", recipe_names("pretrain"))
@@ -27,8 +31,6 @@ def test_a_recipes_own_settings_are_found_to_be_its(name: str) -> None:
 
 
 def resolved(config: PretrainConfig) -> dict[str, object]:
-    import torch
-
     return resolve(config, torch.device("cpu")).identity()
 
 
@@ -91,23 +93,21 @@ def test_settings_of_another_version_have_no_recipe() -> None:
 def test_the_commands_of_a_chain_name_what_is_not_the_default(extracted_chain: Path) -> None:
     found = {
         name: command_of(read_manifest(extracted_chain / name), extracted_chain)
-        for name in ("extract", "export-features", "random-init/export-features")
+        for name in ("extract", "export-features", "random-init/export-features", "histogram/export-features")
     }
     where = ["--work-dir", str(extracted_chain)]
     assert shlex.split(found["extract"]) == ["rspnet", "extract", "VIDEOS", "--dataset", "plain", "--short-side", "32", *where]
     assert shlex.split(found["export-features"]) == ["rspnet", "export-features", "--clips", "3", "--pool", "max", *where]
     assert shlex.split(found["random-init/export-features"]) == ["rspnet", "export-features", "--random-init", *where]
+    assert found["histogram/export-features"] == "", "another program made it"
 
 
 @pytest.fixture
 def extracted_chain(tmp_path: Path) -> Path:
-    from tests.evaluation.tables import make_export, make_table
-    from tests.extracted import make_extract
-
     make_extract(tmp_path / "extract", num_frames=(9, 10))
-    inputs = {"extract": tmp_path / "extract"}
-    from rspnet_cli.config import ExportConfig
-
+    make_pretrain(tmp_path / "pretrain", inputs={"extract": tmp_path / "extract"})
+    inputs = {stage: tmp_path / stage for stage in ("pretrain", "extract")}
+    make_export(tmp_path / "histogram" / "export-features", make_table(), inputs={"extract": tmp_path / "extract"})
     for folder, config in (("", {"clips": 3, "pool": "max"}), ("random-init", {"random_init": True})):
         identity = validated(ExportConfig, config).identity() | {"device": "cpu"}
         make_export(tmp_path / folder / "export-features", make_table(), config=identity, inputs=inputs)

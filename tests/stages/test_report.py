@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -400,7 +401,9 @@ def test_a_browser_shows_it_without_a_request_or_a_complaint(made: Written, page
     assert page.evaluate("document.querySelector('#neighbours .clip').getAnimations()[0].playState") == "running"
     shown = page.evaluate("getComputedStyle(document.querySelector('#neighbours .clip')).backgroundImage")
     assert shown.startswith('url("data:image/jpeg;base64,')
-    page.screenshot(tmp_path / "report.png")
+    folder = Path(os.environ.get("RSPNET_TEST_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    page.screenshot(folder / f"report-{width}{'-dark' if dark else ''}.png")
     assert page.errors == []
     assert {address for address in page.requests if not address.startswith("data:")} == {made.path.resolve().as_uri()}
 
