@@ -1,4 +1,4 @@
-"""The lineage of a result: its manifest and, behind it, those of everything it was made from."""
+"""How a result came about: its manifest, and behind it those of all that it was made from."""
 
 from __future__ import annotations
 

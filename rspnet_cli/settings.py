@@ -28,7 +28,7 @@ def read_recipe(stage: str, name: str) -> dict[str, dict[str, Any]]:
         other = next((other for other in STAGES if other != stage and name in recipe_names(other)), None)
         if other is not None:
             raise InputError(f"'{name}' is a recipe of {other}, not of {stage}: the recipes of {stage} are {', '.join(names)}.")
-        raise InputError(f"There is no recipe '{name}'{_nearest(name, names)}: the recipes of {stage} are {', '.join(names)}.")
+        raise InputError(f"There is no recipe '{name}'{nearest(name, names)}: the recipes of {stage} are {', '.join(names)}.")
     return _sections(tomllib.loads(recipe_text(stage, name)), f"recipe {name}")
 
 
@@ -121,7 +121,7 @@ def flat_settings(model: type[Config], *, sets: Iterable[str] = (), flags: Mappi
     for text in sets:
         key, value = _parse_set(text, example="clips=5")
         if key not in model.model_fields:
-            raise InputError(f"There is no setting '{key}'{_nearest(key, model.model_fields)}: there are {', '.join(model.model_fields)}.")
+            raise InputError(f"There is no setting '{key}'{nearest(key, model.model_fields)}: there are {', '.join(model.model_fields)}.")
         values[key] = _value_of(value, model.model_fields[key])
     return validated(model, values | {key: value for key, value in (flags or {}).items() if value is not None})
 
@@ -135,7 +135,7 @@ def validated(model: type[Config], values: Mapping[str, Any]) -> Config:
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            raise InputError(f"There is no setting '{where}'{_nearest(where, setting_names(model))}.") from error
+            raise InputError(f"There is no setting '{where}'{nearest(where, setting_names(model))}.") from error
         given = "" if first["type"] == "value_error" else f" (given: {first['input']!r})"
         label = "" if first["type"] == "value_error" and ("." in message.split(" ", 1)[0] or not where) else f"{where}: "
         raise InputError(f"{label}{message}{given}: correct this setting.") from error
@@ -159,16 +159,15 @@ def _known(model: type[TrainingConfig], key: str) -> FieldInfo:
     names = setting_names(model)
     if key not in names:
         stage = _STAGE_OF[model]
-        raise InputError(
-            f"There is no setting '{key}'{_nearest(key, names)}: `rspnet {stage} --help` and the README list those of {stage}."
-        )
+        raise InputError(f"There is no setting '{key}'{nearest(key, names)}: `rspnet {stage} --help` and the README list those of {stage}.")
     section, _, name = key.partition(".")
     found = _section_class(model.model_fields[section].annotation)
     assert found is not None
     return found.model_fields[name]
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
+    """ "; did you mean ...?", or nothing where no name is like it."""
     names = list(names)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if not near:  # the key alone, its section forgotten or wrong

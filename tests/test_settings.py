@@ -316,15 +316,15 @@ def test_every_recipe_of_finetune_is_valid_alone_and_for_the_linear_probe(name: 
 # video's own; None: the clip covers the video), test clips.
 COSINE, CONSTANT = ("cosine", ()), ("constant", ())
 FINETUNED: dict[str, tuple[Any, ...]] = {
-    "ucf101-c3d": ("c3d", 16, 112, 20, 0.005, COSINE, 30, 0, 10),
+    "ucf101-c3d": ("c3d", 16, 112, 80, 0.005, COSINE, 30, 0, 10),
     "ucf101-r3d18": ("r3d18", 16, 112, 32, 0.1, COSINE, 30, 25, 10),
     "ucf101-r2plus1d": ("r2plus1d", 16, 112, 32, 0.1, COSINE, 30, 0, 10),
     "ucf101-s3dg": ("s3dg", 64, 224, 4, 0.005, COSINE, 50, 25, 10),
-    "hmdb51-c3d": ("c3d", 16, 112, 6, 0.005, ("multistep", (50, 70, 90)), 100, 0, 10),
+    "hmdb51-c3d": ("c3d", 16, 112, 12, 0.005, ("multistep", (50, 70, 90)), 100, 0, 10),
     "hmdb51-r3d18": ("r3d18", 16, 112, 64, 0.01, CONSTANT, 30, 0, 3),
     "hmdb51-r2plus1d": ("r2plus1d", 16, 112, 16, 0.1, COSINE, 30, 0, 10),
     "hmdb51-s3dg": ("s3dg", 64, 224, 4, 0.005, COSINE, 50, 0, 10),
-    "ssv2-c3d": ("c3d", 16, 112, 16, 0.1, COSINE, 50, None, 2),
+    "ssv2-c3d": ("c3d", 16, 112, 64, 0.1, COSINE, 50, None, 2),
     "ssv2-r3d18": ("r3d18", 16, 112, 32, 0.01, ("multistep", (20, 40)), 50, None, 2),
     "ssv2-s3dg": ("s3dg", 16, 224, 16, 0.01, ("multistep", (20, 40)), 50, None, 2),
 }

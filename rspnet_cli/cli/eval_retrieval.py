@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -71,7 +71,11 @@ def _show(manifest: Manifest, baseline: Manifest | None) -> None:
     results = manifest.results
     where = f"split {manifest.config['split']}" if results["protocol"] == "split" else "leave-one-out, own group left out"
     title = f"Retrieval: {results['queries']:,} queries, {results['gallery']:,} gallery videos ({where})"
-    notes = [seen_text(results["queries_seen"], "queries"), f"Neighbours: {manifest.folder / 'neighbours.csv'}"]
+    notes = [
+        *([_setup_words(results["setup"])] if "setup" in results else []),
+        seen_text(results["queries_seen"], "queries"),
+        f"Neighbours: {manifest.folder / 'neighbours.csv'}",
+    ]
     if results["recall"] is None:
         show_table(title, [], [], [*notes, "No labels, so no recall."])
         return
@@ -85,3 +89,12 @@ def _show(manifest: Manifest, baseline: Manifest | None) -> None:
             row.append(share_text(theirs["recall"].get(k), theirs["interval"].get(k)))
         rows.append(row)
     show_table(title, header, rows, notes)
+
+
+def _setup_words(setup: dict[str, Any]) -> str:
+    clips, pool = (setup[name] or "unknown" for name in ("clips", "pool"))
+    gallery = {
+        "centre": "gallery of centre squares, complete",
+        "reference": "gallery randomly cropped and flipped, its last batch left out (as released)",
+    }.get(setup["gallery"], "gallery unknown")
+    return f"Clips: {clips}, pooling: {pool}, {setup['distance']}; {gallery}."

@@ -26,6 +26,16 @@ def export_features(
     pool: Annotated[
         str | None, typer.Option("--pool", help="avg (as released) or max, over the last feature map.", show_default="avg")
     ] = None,
+    gallery_augment: Annotated[
+        str | None,
+        typer.Option(
+            "--gallery-augment",
+            help="none, or reference: train videos randomly cropped and flipped, the last batch left out, as the released code does it.",
+            show_default="none",
+        ),
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Whose train videos --gallery-augment is for.", show_default="1")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of --gallery-augment's draws.", show_default="0")] = None,
     random_init: Annotated[
         bool | None,
         typer.Option(
@@ -68,6 +78,9 @@ def export_features(
         flags={
             "clips": clips,
             "pool": pool,
+            "gallery_augment": gallery_augment,
+            "split": split,
+            "seed": seed,
             "random_init": random_init,
             "checkpoint": checkpoint,
             "also": tuple(also) if also else None,

@@ -24,7 +24,9 @@ from rspnet_cli.cli.finetune import finetune
 from rspnet_cli.cli.import_checkpoint import import_checkpoint
 from rspnet_cli.cli.inspect import inspect
 from rspnet_cli.cli.pretrain import pretrain
+from rspnet_cli.cli.recipes import recipes
 from rspnet_cli.cli.report import report
+from rspnet_cli.cli.reproduce import reproduce
 from rspnet_cli.distributed import is_main
 from rspnet_cli.errors import RspnetError, Stopped
 
@@ -47,6 +49,8 @@ app.command("inspect")(inspect)
 app.command("report")(report)
 app.command("import-checkpoint")(import_checkpoint)
 app.command("export-checkpoint")(export_checkpoint)
+app.command("recipes")(recipes)
+app.command("reproduce")(reproduce)
 
 # Options that take several values as typed (`--topk 1 5 10`, `--topk 1,5,10`); Typer's lists want the option repeated.
 _LIST_OPTIONS = {"--topk", "--also"}

@@ -34,7 +34,7 @@ def reporter(quiet: bool) -> Reporter:
     return Reporter("silent" if quiet or not is_main() else "auto")
 
 
-def show_json(results: dict[str, Any]) -> None:
+def show_json(results: dict[str, Any] | list[dict[str, Any]]) -> None:
     """One JSON document on stdout."""
     if is_main():
         typer.echo(json.dumps(results, indent=2, ensure_ascii=False))

@@ -1,6 +1,7 @@
 """Every random draw of training, and what it depends on.
 
 Draws of one clip: (seed, epoch, video, clip). Draws of a batch (order, who is fast, the speed, the shuffles): (seed, epoch, step).
+Of an augmented gallery: (seed, video), and its order of the seed alone.
 None depends on worker, rank or arrival order, so any number of them gives the same training.
 """
 
@@ -20,6 +21,8 @@ class _Stream(IntEnum):
     ORDER = 1
     STEP = 2
     CLIP = 3
+    GALLERY_ORDER = 4
+    GALLERY_VIDEO = 5
 
 
 def clip_rng(seed: int, epoch: int, video: int, clip: int) -> np.random.Generator:
@@ -30,6 +33,16 @@ def clip_rng(seed: int, epoch: int, video: int, clip: int) -> np.random.Generato
 def epoch_order(num_videos: int, *, seed: int, epoch: int) -> np.ndarray:
     """The order of an epoch: (num_videos,) int64, a permutation."""
     return np.random.default_rng([_Stream.ORDER, seed, epoch]).permutation(num_videos)
+
+
+def gallery_order(num_videos: int, *, seed: int) -> np.ndarray:
+    """The order in which an augmented gallery is made: (num_videos,) int64, a permutation."""
+    return np.random.default_rng([_Stream.GALLERY_ORDER, seed]).permutation(num_videos)
+
+
+def gallery_rng(seed: int, video: int) -> np.random.Generator:
+    """The generator of the one draw that all clips of a video of an augmented gallery share."""
+    return np.random.default_rng([_Stream.GALLERY_VIDEO, seed, video])
 
 
 @dataclass(frozen=True)

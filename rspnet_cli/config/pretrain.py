@@ -102,6 +102,9 @@ class OptimConfig(OptimSection):
     """linear: the recipe's lr is that of its batch size and is scaled to the actual one; a typed lr is not, unless this is typed too."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """cosine: from lr to lr / 1000, a step per epoch, as released. constant: lr."""
+    best_from: Literal["full_queue", "start"] = "full_queue"
+    """The best epoch is that of the lowest loss. full_queue: among those that began with a queue of real keys, because random ones make the
+    loss small. start: among all, as released."""
 
 
 class PretrainConfig(TrainingConfig):

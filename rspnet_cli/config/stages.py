@@ -51,6 +51,15 @@ class ExportConfig(Section):
     """Clips per video, evenly spaced."""
     pool: Literal["avg", "max"] = "avg"
     """How the last layer's map becomes a feature (avg: released code; max: the paper's supplement)."""
+    gallery_augment: Literal["none", "reference"] = "none"
+    """none: clips are centre squares. reference: as in the released code, the train videos of a split are cropped and flipped at random,
+    one draw per video, and those of their last incomplete batch are left out of the split."""
+    split: str | None = Field(None, coerce_numbers_to_str=True)
+    """The split whose train videos gallery_augment is for (None: 1)."""
+    gallery_batch: int | None = Field(None, ge=1, le=100_000)
+    """Videos per batch of that gallery, of which the last incomplete one is left out (None: 8, as released)."""
+    seed: int | None = Field(None, ge=0, lt=2**31)
+    """Seed of that gallery's order, crops and flips (None: 0)."""
     random_init: bool = False
     """Export the untrained encoder, the baseline of every figure."""
     checkpoint: str | None = Field(None, pattern=CHECKPOINT)
@@ -72,6 +81,9 @@ class ExportConfig(Section):
     def _check(self) -> ExportConfig:
         if self.random_init and self.checkpoint is not None:
             raise ValueError("checkpoint has no effect with random_init, the weights before the first step")
+        for name in ("split", "gallery_batch", "seed"):
+            if self.gallery_augment == "none" and getattr(self, name) is not None:
+                raise ValueError(f"{name} has no effect without gallery_augment: leave it out, or use gallery_augment reference")
         return self
 
     def identity(self) -> dict[str, Any]:

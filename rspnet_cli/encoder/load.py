@@ -137,16 +137,25 @@ def load_encoder(path: str | Path, device: str = "cpu", checkpoint: str | None =
 
 
 def preprocess(clips: Tensor, size: int, *, antialias: bool) -> Tensor:
-    """uint8 RGB (B, 3, T, H, W) -> float32 (B, 3, T, size, size): the largest centre square, resized, ImageNet-normalised.
+    """uint8 RGB (B, 3, T, H, W) -> float32 (B, 3, T, size, size): the largest centre square, resized, ImageNet-normalised."""
+    height, width = clips.shape[-2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return resize_and_normalise(clips[..., top : top + side, left : left + side], size, antialias=antialias)
+
+
+def resize_and_normalise(clips: Tensor, size: int, *, antialias: bool) -> Tensor:
+    """uint8 RGB (B, 3, T, H, W) -> float32 (B, 3, T, size, size), whatever the shape of H x W.
 
     The resize is bilinear, align_corners=False, on values in [0, 1] that are not rounded afterwards, as in training.
     """
     batch, _, frames, height, width = clips.shape
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = clips[..., top : top + side, left : left + side]
-    planes = square.transpose(1, 2).flatten(0, 1).float().div_(255)  # (B * T, 3, side, side)
-    resized = planes if side == size else F.interpolate(planes, (size, size), mode="bilinear", align_corners=False, antialias=antialias)
+    planes = clips.transpose(1, 2).flatten(0, 1).float().div_(255)  # (B * T, 3, H, W)
+    resized = (
+        planes
+        if height == width == size
+        else F.interpolate(planes, (size, size), mode="bilinear", align_corners=False, antialias=antialias)
+    )
     mean, std = (resized.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     normalised = (resized - mean) / std
     return normalised.view(batch, frames, 3, size, size).transpose(1, 2)

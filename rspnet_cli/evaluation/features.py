@@ -18,8 +18,9 @@ from torch.utils.data import Dataset
 
 from rspnet_cli.clips.loader import read_ahead
 from rspnet_cli.clips.sampling import cover_clips, frames_at_rate, uniform_clips
-from rspnet_cli.encoder.load import preprocess
+from rspnet_cli.encoder.load import resize_and_normalise
 from rspnet_cli.errors import RspnetError
+from rspnet_cli.evaluation.gallery import Gallery
 from rspnet_cli.videos.frames import FramesTable
 from rspnet_cli.videos.store import StoredVideo, open_store
 
@@ -35,7 +36,7 @@ class VideoClips(NamedTuple):
     """The clips of one video: each frame once, however many clips it is in."""
 
     frames: Tensor
-    """(U, s, s, 3) uint8: the largest centre square of the frames that any clip has."""
+    """(U, h, w, 3) uint8: of the frames that any clip has the largest centre square, or the crop of an augmented gallery."""
     clips: Tensor
     """(N, T) int64: which of them make each clip."""
     times_s: Tensor
@@ -54,11 +55,21 @@ class ClipInput(NamedTuple):
 class UniformClips(Dataset["VideoClips | RspnetError"]):
     """Row of an extraction's table -> `count` evenly spaced clips of the network's length, frame rate and sampling (see the settings).
 
+    gallery: its videos are cropped and flipped as it says; all others are centre squares.
     What is wrong with a video is returned, not raised: a worker's traceback is no sentence.
     """
 
-    def __init__(self, table: FramesTable, *, frames: int, count: int, frame_rate: float | None, sampling: str = "consecutive") -> None:
-        self.table, self.frames, self.count, self.frame_rate = table, frames, count, frame_rate
+    def __init__(
+        self,
+        table: FramesTable,
+        *,
+        frames: int,
+        count: int,
+        frame_rate: float | None,
+        sampling: str = "consecutive",
+        gallery: Gallery | None = None,
+    ) -> None:
+        self.table, self.frames, self.count, self.frame_rate, self.gallery = table, frames, count, frame_rate, gallery
         self.choose = cover_clips if sampling == "cover" else uniform_clips
 
     def __getitem__(self, row: int) -> VideoClips | RspnetError:
@@ -67,23 +78,32 @@ class UniformClips(Dataset["VideoClips | RspnetError"]):
             with open_store(self.table.path(row)) as video:
                 if video.num_frames != self.table.frames[row]:
                     raise video.damaged(f"it has {video.num_frames} frames and videos.csv says {self.table.frames[row]}")
-                return self._clips(video, float(self.table.fps[row]))
+                return self._clips(video, row)
         except RspnetError as error:
             return error
 
-    def _clips(self, video: StoredVideo, fps: float) -> VideoClips:
-        at_rate = frames_at_rate(video.num_frames, fps=fps, frame_rate=self.frame_rate)
+    def _clips(self, video: StoredVideo, row: int) -> VideoClips:
+        at_rate = frames_at_rate(video.num_frames, fps=float(self.table.fps[row]), frame_rate=self.frame_rate)
         indices = at_rate[self.choose(len(at_rate), frames=self.frames, count=self.count)]  # (N, T)
         wanted, clips = np.unique(indices, return_inverse=True)
-        side = min(video.height, video.width)
-        top, left = (video.height - side) // 2, (video.width - side) // 2
-        square = video.read(wanted)[:, top : top + side, left : left + side]  # (U, s, s, 3)
+        view = self._view(video, row, video.read(wanted))  # (U, h, w, 3)
         # A clip lasts until the frame after its last one, or for one mean frame more at the video's end.
         ends = np.append(video.times_s[1:], video.times_s[-1] + 1 / video.fps)
         times_s = np.stack([video.times_s[indices.min(axis=1)], ends[indices.max(axis=1)]], axis=1)  # (N, 2); short videos are looped
         return VideoClips(
-            torch.from_numpy(np.ascontiguousarray(square)), torch.from_numpy(clips.reshape(indices.shape)), torch.from_numpy(times_s)
+            torch.from_numpy(np.ascontiguousarray(view)), torch.from_numpy(clips.reshape(indices.shape)), torch.from_numpy(times_s)
         )
+
+    def _view(self, video: StoredVideo, row: int, frames: np.ndarray) -> np.ndarray:
+        """What the network sees of frames (U, H, W, 3): (U, h, w, 3)."""
+        draw = self.gallery.draw(row, video.height, video.width) if self.gallery is not None else None
+        if draw is not None:
+            top, left, height, width = draw.box
+            cropped = frames[:, top : top + height, left : left + width]
+            return cropped[:, :, ::-1] if draw.flip else cropped
+        side = min(video.height, video.width)
+        top, left = (video.height - side) // 2, (video.width - side) // 2
+        return frames[:, top : top + side, left : left + side]
 
 
 def load_clips(dataset: UniformClips, rows: Sequence[int], *, workers: int, pin_memory: bool) -> Generator[VideoClips]:
@@ -135,9 +155,9 @@ def clip_batches(videos: Iterable[VideoClips], batch_size: int, clip_input: Clip
     """Preprocessed clips of one video after the other, (b, 3, T, S, S) float32 on the network's device; only the last batch is smaller."""
     waiting: list[tuple[Tensor, Tensor]] = []
     for video in videos:
-        frames = video.frames.to(clip_input.device, non_blocking=True).permute(3, 0, 1, 2)[None]  # (1, 3, U, s, s)
+        frames = video.frames.to(clip_input.device, non_blocking=True).permute(3, 0, 1, 2)[None]  # (1, 3, U, h, w)
         # Every frame is resized once; clips of a short video share most of theirs.
-        ready = preprocess(frames, clip_input.size, antialias=clip_input.antialias)[0].permute(1, 2, 3, 0)  # (U, S, S, 3)
+        ready = resize_and_normalise(frames, clip_input.size, antialias=clip_input.antialias)[0].permute(1, 2, 3, 0)  # (U, S, S, 3)
         waiting += [(ready, clip) for clip in video.clips.to(clip_input.device)]
         while len(waiting) >= batch_size:
             yield _stack(waiting[:batch_size])

@@ -120,11 +120,15 @@ def _difference(result: Manifest, baseline: Manifest) -> str:
 
 def _conditions(manifest: Manifest) -> dict[str, Any]:
     """What two results must share to stand beside each other."""
+    setup = manifest.results.get("setup", {})
     of_training = {name: manifest.config.get(name, {}) for name in ("data", "model")}
     return {
         "protocol": manifest.results.get("protocol"),
         "split": manifest.config.get("split", of_training["data"].get("split")),
         "number of epochs": manifest.results.get("epochs"),
+        "number of clips": setup.get("clips"),
+        "pooling": setup.get("pool"),
+        "gallery": setup.get("gallery"),
         "model.linear": of_training["model"].get("linear"),
         "data.select_on": of_training["data"].get("select_on"),
     }

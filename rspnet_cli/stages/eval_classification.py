@@ -13,6 +13,7 @@ from rspnet_cli import distributed
 from rspnet_cli.config import ClassificationConfig
 from rspnet_cli.errors import InputError
 from rspnet_cli.evaluation.features_file import FeatureTable, read_features
+from rspnet_cli.evaluation.gallery import refuse_other_split
 from rspnet_cli.evaluation.outcomes import Outcome, summary, write_outcomes
 from rspnet_cli.evaluation.parts import Part, chance, fold_parts, split_part, warn_of_unseen_classes
 from rspnet_cli.evaluation.probes import PROBES, Fitted
@@ -53,6 +54,7 @@ def eval_classification(
     protocol, split = choose_protocol(
         table, protocol=config.protocol, split=config.split, split_typed="split" in config.model_fields_set, without_splits="folds"
     )
+    refuse_other_split(export, split)
     parts = split_part(table, split, report) if split is not None else fold_parts(table, config.seed, report)
     probes = ["linear", "knn"] if config.probe == "both" else [config.probe]
     resolved = {"protocol": protocol, "split": split, "probe": config.probe, "seed": config.seed}

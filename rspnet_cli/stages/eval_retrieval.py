@@ -13,6 +13,7 @@ from rspnet_cli import distributed
 from rspnet_cli.config import RetrievalConfig
 from rspnet_cli.errors import InputError
 from rspnet_cli.evaluation.features_file import FeatureTable, read_features
+from rspnet_cli.evaluation.gallery import gallery_kind, refuse_other_split
 from rspnet_cli.evaluation.intervals import mean_interval
 from rspnet_cli.evaluation.protocol import choose_protocol, listed, split_rows
 from rspnet_cli.evaluation.retrieval import QUERY_BLOCK, Neighbours, chance_recall, nearest, recall_hits
@@ -55,6 +56,7 @@ def eval_retrieval(config: RetrievalConfig, *, features: Path, out: Path, force:
         split_typed="split" in config.model_fields_set,
         without_splits="leave-one-out",
     )
+    refuse_other_split(export, split)
     search = _split_search(table, split, report) if split is not None else _leave_one_out(table)
     topk = choose_topk(config.topk, int(search.sizes.min()), report)
     device = choose_device(config.device, len(search.queries) * len(search.gallery) * table.features.shape[1])
@@ -66,12 +68,24 @@ def eval_retrieval(config: RetrievalConfig, *, features: Path, out: Path, force:
         write_atomic(stage.work / NEIGHBOURS.file, neighbour_rows(table, search, found).to_csv(index=False, lineterminator="\n"))
         results = {
             "protocol": protocol,
+            "setup": _setup(export, split),
             "queries": len(search.queries),
             "queries_seen": table.num_seen(search.queries),
             "gallery": len(search.gallery),
             **_figures(table, search, found, topk, report),
         }
         return stage.finish(results=results, artifacts=[NEIGHBOURS.file], classes_sha256=export.classes_sha256)
+
+
+def _setup(export: Manifest, split: int | None) -> dict[str, Any]:
+    """What a recall depends on beside the features' encoder, in one place: what to name with every figure."""
+    return {
+        "split": split,
+        "clips": export.config.get("clips"),
+        "pool": export.config.get("pool"),
+        "gallery": gallery_kind(export),
+        "distance": "cosine",
+    }
 
 
 def choose_topk(typed: tuple[int, ...] | None, smallest_gallery: int, report: Reporter) -> list[int]:

@@ -29,6 +29,7 @@ from rspnet_cli.evaluation.features import (
     statistics_clips,
 )
 from rspnet_cli.evaluation.features_file import FEATURES, VIDEOS, FeatureTable, write_features
+from rspnet_cli.evaluation.gallery import Gallery, reference_gallery, resolved_gallery
 from rspnet_cli.evaluation.videos import labelled_videos
 from rspnet_cli.files import atomic_path
 from rspnet_cli.manifest import ENCODER_STAGES, Manifest, read_manifest
@@ -73,7 +74,7 @@ def export_features(
         raise InputError(
             f"{trained.path} is of stage '{trained.stage}', which has no untrained encoder: name a pretraining, or leave out --random-init."
         )
-    config = config.model_copy(
+    config = resolved_gallery(config).model_copy(
         update={
             "checkpoint": config.checkpoint or default_checkpoint(trained),
             "device": device.type,
@@ -87,21 +88,29 @@ def export_features(
         if stage.manifest is not None:
             return stage.manifest
         table = read_frames(stage.inputs["extract"])
+        gallery = reference_gallery(config, table)
         encoder = load_encoder(trained.path, device=str(device), checkpoint="initial" if config.random_init else config.checkpoint)
         num_statistics_clips = _prepare_batch_norm(config, stage, encoder, table, report) if config.reestimate_bn else 0
         _warn_of_enlarging(encoder, table, report)
         if stage.classes_differ:
             report.info("export-features: these videos have other classes than the encoder's; labels and splits are those of these videos.")
-        _describe(config, stage, encoder, table, report)
-        return _write_results(config, stage, encoder, table, num_statistics_clips)
+        if gallery is not None:
+            report.info(
+                f"export-features: {len(gallery.described):,} train videos of split {gallery.split} are cropped and flipped at random, and "
+                f"{len(gallery.dropped)} left out, as in the released code."
+            )
+        _describe(config, stage, encoder, table, gallery, report)
+        return _write_results(config, stage, encoder, table, gallery, num_statistics_clips)
 
 
-def _describe(config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, table: FramesTable, report: Reporter) -> None:
+def _describe(
+    config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, table: FramesTable, gallery: Gallery | None, report: Reporter
+) -> None:
     """Write the shards that are not there yet."""
     shards = split_shards(len(table), clips=config.clips, batch_size=config.batch_size)
     missing = [shard for shard in shards if not _shard_path(stage, shard).exists()]
     rows = [row for shard in missing for row in shard]
-    clips = _clips_of(encoder, table, config.clips)
+    clips = _clips_of(encoder, table, config.clips, gallery)
     forward = partial(_features, encoder, config)
     with closing(load_clips(clips, rows, workers=config.workers or 0, pin_memory=encoder.device.type == "cuda")) as videos:
         tracked = report.track(videos, total=len(table), unit="videos", name="export-features", start=len(table) - len(rows))
@@ -129,8 +138,10 @@ def _features(encoder: PretrainedEncoder, config: ExportConfig, clips: torch.Ten
         return pool_features(encoder.feature_map(clips), config.pool)
 
 
-def _clips_of(encoder: PretrainedEncoder, table: FramesTable, count: int) -> UniformClips:
-    return UniformClips(table, frames=encoder.frames, count=count, frame_rate=encoder.frame_rate, sampling=encoder.sampling)
+def _clips_of(encoder: PretrainedEncoder, table: FramesTable, count: int, gallery: Gallery | None = None) -> UniformClips:
+    return UniformClips(
+        table, frames=encoder.frames, count=count, frame_rate=encoder.frame_rate, sampling=encoder.sampling, gallery=gallery
+    )
 
 
 def _input_of(encoder: PretrainedEncoder) -> ClipInput:
@@ -214,7 +225,12 @@ def _warn_of_enlarging(encoder: PretrainedEncoder, table: FramesTable, report: R
 
 
 def _write_results(
-    config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, table: FramesTable, num_statistics_clips: int
+    config: ExportConfig,
+    stage: Stage,
+    encoder: PretrainedEncoder,
+    table: FramesTable,
+    gallery: Gallery | None,
+    num_statistics_clips: int,
 ) -> Manifest:
     clip_features, clip_times_s = _read_shards(config, stage, encoder.channels, len(table))
     features = FeatureTable(
@@ -222,8 +238,8 @@ def _write_results(
         clip_features=clip_features,
         clip_times_s=clip_times_s,
         video_index=np.arange(len(table), dtype=np.int64),
-        videos=_video_rows(config, stage, table),
-        metadata=_metadata(config, stage, encoder, num_statistics_clips),
+        videos=_video_rows(config, stage, table, gallery),
+        metadata=_metadata(config, stage, encoder, gallery, num_statistics_clips),
     )
     write_features(stage.work, features)
     artifacts = [FEATURES, VIDEOS]
@@ -243,15 +259,19 @@ def _write_results(
     )
 
 
-def _video_rows(config: ExportConfig, stage: Stage, table: FramesTable) -> pd.DataFrame:
+def _video_rows(config: ExportConfig, stage: Stage, table: FramesTable, gallery: Gallery | None) -> pd.DataFrame:
     """The columns of the export's videos.csv, typed as FeatureTable wants them."""
     videos = labelled_videos(table).videos
+    if gallery is not None:
+        videos.loc[sorted(gallery.dropped), f"split_{gallery.split}"] = "unused"
     # By the hash of the source: also true of another extraction, and of a copy of a video under another name.
     videos["seen"] = seen_videos(None if config.random_init else _encoder_manifest(stage), table.rows["sha256"])
     return videos
 
 
-def _metadata(config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, num_statistics_clips: int) -> dict[str, str]:
+def _metadata(
+    config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, gallery: Gallery | None, num_statistics_clips: int
+) -> dict[str, str]:
     """What a reader of the features file alone must know, as safetensors metadata (text)."""
     training = _encoder_manifest(stage)
     antialias = "with" if encoder.antialias else "without"
@@ -271,6 +291,7 @@ def _metadata(config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, nu
         "frame_rate": "that of the video" if encoder.frame_rate is None else encoder.frame_rate,
         "clip_sampling": _SAMPLING[encoder.sampling],
         "preprocessing": f"largest centre square, bilinear resize {antialias} antialias, RGB / 255, ImageNet mean and deviation",
+        "gallery": "preprocessed as all other videos, complete" if gallery is None else gallery.words(),
         "precision": config.precision,
         f"{training.stage}_digest": training.digest,
         "extract_digest": stage.inputs["extract"].digest,

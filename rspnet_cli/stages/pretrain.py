@@ -97,9 +97,10 @@ def check_fit(config: PretrainConfig, table: FramesTable, rows: np.ndarray, repo
         )
     steps = config.optim.epochs * (len(rows) // config.optim.batch_size)
     if _epochs_to_fill(config, len(rows)) >= config.optim.epochs and config.objective.avid_weight > 0:
+        best = " and no best epoch" if config.optim.best_from == "full_queue" else ""
         report.warn(
             f"{steps:,} steps of {config.optim.batch_size} videos do not fill the queue of {config.moco.queue_size:,} keys before the last "
-            "epoch begins, so there will be no A-VID accuracy and no best epoch: more epochs or a smaller moco.queue_size would give them."
+            f"epoch begins, so there will be no A-VID accuracy{best}: more epochs or a smaller moco.queue_size would help."
         )
     if config.clip.frame_rate is None:
         warn_of_looped(table, rows, max(config.clip.speeds) * config.clip.frames, report)
@@ -140,6 +141,7 @@ def _train(
     dataset = ClipPairs(table, config.clip, config.augment, seed=run.seed)
     steps_per_epoch = len(rows) // optim.batch_size
     steps_to_fill = config.moco.queue_size // optim.batch_size
+    epochs_to_fill = _epochs_to_fill(config, len(rows))
 
     def draw(epoch: int, number: int) -> StepDraw:
         parts = world_size * config.moco.bn_splits
@@ -185,7 +187,7 @@ def _train(
         device=device,
         log_interval=run.log_interval,
         keep_every=run.keep_every,
-        best_from_epoch=_epochs_to_fill(config, len(rows)),
+        best_from_epoch=epochs_to_fill if optim.best_from == "full_queue" else 0,
         shown=("loss", "avid_top1", "rsp_accuracy"),
         extra=lambda steps: {"queue_filled": min(1.0, steps / steps_to_fill)},
         hint=" On a CPU, `--recipe small-cpu` is made for less time." if device.type == "cpu" else "",
@@ -193,7 +195,7 @@ def _train(
     position = train(plan, Checkpoints(stage.work), report)
     if distributed.is_main():
         write_tensors(stage.work / "encoder.safetensors", state_arrays(moco.query), {})
-    return position, plan.best_from_epoch < optim.epochs
+    return position, epochs_to_fill < optim.epochs
 
 
 def _write_results(

@@ -88,6 +88,27 @@ def test_a_baseline_that_does_not_fit_is_not_shown_and_the_reason_is_said(
     assert f"is not shown beside: its protocol is {protocol}, not split." in printed.err
 
 
+def test_the_retrieval_table_names_clips_pooling_distance_and_gallery(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind, words in (("none", "gallery of centre squares, complete."), ("reference", "gallery randomly cropped and flipped")):
+        export = tmp_path / kind / "export-features"
+        make_export(export, make_table(), config={"clips": 10, "pool": "max", "gallery_augment": kind, "split": "1"})
+        assert main(["eval-retrieval", "--work-dir", str(tmp_path / kind)]) == 0
+        assert f"Clips: 10, pooling: max, cosine; {words}" in capsys.readouterr().out
+
+
+def test_a_baseline_with_another_gallery_is_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"clips": 10, "pool": "avg", "split": "1"}
+    make_export(tmp_path / "export-features", make_table(), config=settings | {"gallery_augment": "reference"})
+    untrained = settings | {"gallery_augment": "none", "random_init": True}
+    make_export(tmp_path / "random-init/export-features", make_table(), config=untrained)
+    place = ["--work-dir", str(tmp_path)]
+    assert main(["eval-retrieval", str(tmp_path / "random-init/export-features"), *place]) == 0
+    assert main(["eval-retrieval", *place]) == 0
+    printed = capsys.readouterr()
+    assert "its gallery is centre, not reference." in printed.err
+    assert "untrained (" not in printed.out
+
+
 def test_a_baseline_of_another_pretraining_is_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from tests.pretrained import make_pretrain
 

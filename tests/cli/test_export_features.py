@@ -57,6 +57,7 @@ def test_every_flag_reaches_the_stage(work_dir: Path, tmp_path: Path) -> None:
     assert manifest.config == {
         "clips": 2,  # the flag is stronger than --set
         "pool": "max",
+        **{"gallery_augment": "none", "split": None, "gallery_batch": None, "seed": None},
         "random_init": False,
         "checkpoint": "best",
         "reestimate_bn": True,
@@ -110,3 +111,11 @@ def test_a_wrong_setting_is_refused_without_importing_torch() -> None:
         "sys.exit(0 if code == 2 and not {'torch', 'av', 'pandas', 'sklearn'} & set(sys.modules) else 1)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_the_gallery_of_the_released_code_and_its_seed_are_flags(work_dir: Path, tmp_path: Path) -> None:
+    flags = "--gallery-augment reference --split 1 --seed 4 --set gallery_batch=1 --quiet"
+    assert run("--work-dir", work_dir, "--out", tmp_path / "out", *flags.split()) == 0
+    config = read_manifest(tmp_path / "out").config
+    expected = {"gallery_augment": "reference", "split": "1", "seed": 4, "gallery_batch": 1}
+    assert {name: config[name] for name in expected} == expected

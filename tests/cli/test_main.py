@@ -21,7 +21,7 @@ from tests.processes import ROOT
 
 COMMANDS = [
     *("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "inspect"),
-    *("import-checkpoint", "export-checkpoint"),
+    *("import-checkpoint", "export-checkpoint", "recipes", "reproduce"),
 ]
 # design.md: the flags that scripts rely on.
 SHARED = "--work-dir --out --force --json --quiet"
@@ -29,7 +29,8 @@ FLAGS = {
     "extract": "--dataset --annotations --short-side --codec --crf --workers --limit --strict --keep-partial --max-pixels --video-timeout "
     "--retry-failed --verify-sources",
     "pretrain": "--recipe --config --set --split --epochs --batch-size --lr --backbone --device --precision --compile --workers --seed",
-    "export-features": "--frames --clips --pool --random-init --checkpoint --device --precision --batch-size --workers --set",
+    "export-features": "--frames --clips --pool --gallery-augment --split --seed --random-init --checkpoint --device --precision "
+    "--batch-size --workers --set",
     "eval-retrieval": "--topk --split --protocol --device",
     "eval-classification": "--split --protocol --probe --seed",
     "finetune": "--frames --recipe --config --set --split --select-on --linear --random-init --checkpoint --epochs --batch-size --lr "
@@ -133,6 +134,8 @@ USAGE_ERRORS = [
     ["export-features", "--clips", "0"],
     ["export-features", "--pool", "min"],
     ["export-features", "--set", "clip=3"],
+    ["export-features", "--gallery-augment", "train"],
+    ["export-features", "--seed", "3"],
     ["export-features", "--checkpoint", "newest"],
     ["eval-retrieval", "--topk", "many"],
     ["eval-retrieval", "--topk", "0"],
@@ -153,6 +156,9 @@ USAGE_ERRORS = [
     ["import-checkpoint", "a.pth.tar", "--set", "clip.frames=0"],
     ["import-checkpoint", "a.pth.tar", "--set", "clip.frame=8"],
     ["export-checkpoint", "a", "b"],
+    ["recipes", "r3d19"],
+    ["reproduce"],
+    ["reproduce", "ucf102-r3d18"],
 ]
 
 

@@ -64,6 +64,23 @@ def test_recall_and_chance_of_a_split_are_those_of_plain_loops(tmp_path: Path) -
     assert manifest.classes_sha256 == "c" * 64
 
 
+@pytest.mark.parametrize(("config", "gallery"), [("none", "centre"), ("reference", "reference"), (None, None)])
+def test_the_results_name_the_protocol(tmp_path: Path, config: str | None, gallery: str | None) -> None:
+    settings = {} if config is None else {"clips": 10, "pool": "max", "gallery_augment": config, "split": "1"}
+    make_export(tmp_path / "export", make_table(), config=settings)
+    results = eval_retrieval(RetrievalConfig(topk=(1,)), features=tmp_path / "export", out=tmp_path / "out").results
+    known = {"clips": None, "pool": None} if config is None else {"clips": 10, "pool": "max"}
+    assert results["setup"] == known | {"split": 1, "gallery": gallery, "distance": "cosine"}
+
+
+def test_an_augmented_gallery_is_not_searched_by_another_protocol(tmp_path: Path) -> None:
+    make_export(tmp_path / "export", make_table(), config={"gallery_augment": "reference", "split": "1"})
+    with pytest.raises(InputError) as error:
+        eval_retrieval(RetrievalConfig(protocol="leave-one-out"), features=tmp_path / "export", out=tmp_path / "out")
+    refused(error.value, "--gallery-augment", "--split 1")
+    assert not (tmp_path / "out").exists()
+
+
 def test_leave_one_out_leaves_the_whole_group_out_of_recall_and_chance(tmp_path: Path) -> None:
     table = make_table(classes=3, groups=4, spread=2.5, split=False)
     table.videos.loc[[0, 5, 20], "group"] = ["c1_g0", "", ""]  # a group over two classes, and videos alone

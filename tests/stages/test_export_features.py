@@ -18,12 +18,14 @@ from rspnet_cli.config import ExportConfig, PretrainConfig
 from rspnet_cli.errors import DiskFullError, InputError, RspnetError
 from rspnet_cli.evaluation import features
 from rspnet_cli.evaluation.features_file import read_features
+from rspnet_cli.evaluation.gallery import reference_gallery
 from rspnet_cli.files import sha256_of
 from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.settings import validated
 from rspnet_cli.stage import begin_stage
 from rspnet_cli.stages.export_features import export_features
+from rspnet_cli.videos.frames import read_frames
 from rspnet_cli.videos.store import open_store
 from tests.extracted import make_extract
 from tests.pretrained import SMALL, arrays, make_encoder, make_pretrain
@@ -151,7 +153,71 @@ def test_a_finished_export_is_left_alone_and_a_changed_one_refused(run: Run, tmp
     assert export(run, tmp_path / "out", pool="max", force=True).config["pool"] == "max"
 
 
-@pytest.mark.parametrize("settings", [{}, {"random_init": True}])
+def bilinear(frame: np.ndarray, size: int) -> np.ndarray:
+    """(h, w, 3) in [0, 255] -> (size, size, 3) in [0, 1], pixel by pixel: align_corners=False, no antialias."""
+    height, width = frame.shape[:2]
+    out = np.zeros((size, size, 3))
+    for y in range(size):
+        for x in range(size):
+            v = min(max((y + 0.5) * height / size - 0.5, 0), height - 1)
+            u = min(max((x + 0.5) * width / size - 0.5, 0), width - 1)
+            top, left = int(v), int(u)
+            bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
+            above = frame[top, left] * (1 - (u - left)) + frame[top, right] * (u - left)
+            below = frame[bottom, left] * (1 - (u - left)) + frame[bottom, right] * (u - left)
+            out[y, x] = (above * (1 - (v - top)) + below * (v - top)) / 255
+    return out
+
+
+def test_a_reference_gallery_is_cropped_and_flipped_and_its_queries_are_not(run: Run, tmp_path: Path) -> None:
+    notes = Notes()
+    manifest = export(run, tmp_path / "out", gallery_augment="reference", gallery_batch=3, seed=5, report=notes)
+    assert {key: manifest.config[key] for key in ("gallery_augment", "split", "gallery_batch", "seed")} == {
+        "gallery_augment": "reference",
+        "split": "1",
+        "gallery_batch": 3,
+        "seed": 5,
+    }
+    assert any("3 train videos of split 1 are cropped and flipped at random, and 1 left out" in line for line in notes.lines)
+    plain, augmented = read_features(export(run, tmp_path / "plain").folder), read_features(manifest.folder)
+    assert plain.metadata["gallery"] == "preprocessed as all other videos, complete"
+    assert augmented.metadata["gallery"].startswith("reference: ")
+    assert "the 3 train videos of split 1 show a random crop" in augmented.metadata["gallery"]
+    assert "seed 5; 1 of the last incomplete batch" in augmented.metadata["gallery"]
+    parts = augmented.videos["split_1"].tolist()
+    assert sorted(parts) == ["test", "train", "train", "train", "unused"]
+    gallery = reference_gallery(ExportConfig.model_validate(manifest.config), read_frames(run.extract))
+    assert gallery is not None
+    encoder = load_encoder(run.pretrain.folder)
+    flips = []
+    for row, part in enumerate(parts):
+        if part != "train":
+            np.testing.assert_allclose(augmented.features[row], plain.features[row], rtol=1e-4, atol=1e-5)
+            continue
+        starts = np.round(np.linspace(0, NUM_FRAMES[row] - 4, 3)).astype(int)
+        with open_store(run.extract.folder / "frames" / f"v{row:03d}.mp4") as video:
+            frames = video.read(np.arange(NUM_FRAMES[row]))
+            draw = gallery.draw(row, video.height, video.width)
+        assert draw is not None
+        top, left, height, width = draw.box
+        flips.append(draw.flip)
+        seen = np.stack([bilinear(frame[top : top + height, left : left + width].astype(float), 24) for frame in frames])
+        seen = (seen[:, :, ::-1] if draw.flip else seen) - [0.485, 0.456, 0.406]
+        clips = np.stack([(seen / [0.229, 0.224, 0.225])[start : start + 4] for start in starts])  # (N, T, S, S, 3)
+        expected = encoder(torch.from_numpy(clips).float().permute(0, 4, 1, 2, 3)).numpy().mean(0)
+        np.testing.assert_allclose(augmented.features[row], expected, rtol=1e-3, atol=1e-4)
+        assert not np.allclose(augmented.features[row], plain.features[row], rtol=1e-2)
+    assert len(set(flips)) == 2, "a seed at which only one kind is tested tests half"
+
+
+def test_a_gallery_needs_splits_and_leaves_no_folder_without(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", labelled=False)
+    with pytest.raises(InputError, match="has no split 1"):
+        export(run, tmp_path / "out", gallery_augment="reference")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("settings", [{}, {"random_init": True}, {"gallery_augment": "reference", "gallery_batch": 3}])
 def test_an_export_that_is_killed_again_and_again_ends_with_the_same_bytes(
     run: Run, tmp_path: Path, settings: Mapping[str, object]
 ) -> None:

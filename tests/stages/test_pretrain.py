@@ -330,9 +330,14 @@ def test_avid_figures_mean_nothing_before_the_queue_is_full_and_are_left_out(
     for queue_size, epochs in ((12, 2), (16, 2), (16, 1)):
         config = settings(moco={"queue_size": queue_size}, optim={"epochs": epochs})
         results = run(extracted, tmp_path / f"{queue_size}-{epochs}", config, report=Reporter()).results
-        assert f"do not fill the queue of {queue_size} keys before the last epoch begins" in capsys.readouterr().err
+        assert f"do not fill the queue of {queue_size} keys before the last epoch begins" in (err := capsys.readouterr().err)
+        assert "there will be no A-VID accuracy and no best epoch: " in err
         assert (results["avid_top1"], results["avid_top5"], results["best_epoch"]) == (None, None, None), (queue_size, epochs)
         assert isinstance(results["rsp_accuracy"], float)
+    config = settings(moco={"queue_size": 16}, optim={"epochs": 1, "best_from": "start"})  # as released
+    results = run(extracted, tmp_path / "start", config, report=Reporter()).results
+    assert "there will be no A-VID accuracy: " in capsys.readouterr().err
+    assert (results["avid_top1"], results["best_epoch"]) == (None, 1)
     config = settings(moco={"queue_size": 16}, optim={"epochs": 3})
     results = run(extracted, tmp_path / "full", config, report=Reporter()).results
     assert "do not fill" not in capsys.readouterr().err
