@@ -3,7 +3,8 @@
     python examples/demo.py
 
 makes labelled videos, then types the five commands as a user would: extract, pretrain (which sees no labels), export-features,
-eval-retrieval, eval-classification; then evaluates an untrained encoder and a plain colour histogram, and prints all three side by side.
+eval-retrieval, eval-classification; then evaluates an untrained encoder and a plain colour histogram, prints all three side by side, and
+makes a page to look at (report.html).
 Everything lands in demo-run/. Stopped and started again it goes on where it was; finished, it only shows the tables again.
 """
 
@@ -76,6 +77,9 @@ def main() -> None:
     took_s += step("rspnet", "eval-retrieval", histogram / "export-features", "--out", histogram / "eval-retrieval")
     took_s += step("rspnet", "eval-classification", histogram / "export-features", "--out", histogram / "eval-classification")
 
+    print("\nAnd all of it on one page.")
+    took_s += step("rspnet", "report")
+
     rows = {"RSPNet, pretrained without labels": work_dir, "untrained encoder": untrained, "colour histogram": histogram}
     found = read_results(work_dir / "eval-retrieval")
     print(f"\nAll of it took {took_s / 60:.1f} minutes. With their 95 % intervals:")
@@ -86,6 +90,7 @@ def main() -> None:
     print("\nClassification of frozen features: trained on the train videos' labels, tested on the test videos.\n")
     print(classification_table({name: folder / "eval-classification" for name, folder in rows.items()}))
     print(f"\nHow each number came about: rspnet inspect {work_dir / 'eval-retrieval'}")
+    print(f"Curves, figures and clips to look at: {work_dir / 'report.html'}")
 
 
 if __name__ == "__main__":

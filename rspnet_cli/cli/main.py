@@ -25,6 +25,7 @@ from rspnet_cli.cli.import_checkpoint import import_checkpoint
 from rspnet_cli.cli.inspect import inspect
 from rspnet_cli.cli.pretrain import pretrain
 from rspnet_cli.cli.recipes import recipes
+from rspnet_cli.cli.report import report
 from rspnet_cli.cli.reproduce import reproduce
 from rspnet_cli.distributed import is_main
 from rspnet_cli.errors import RspnetError, Stopped
@@ -45,6 +46,7 @@ app.command("eval-retrieval")(eval_retrieval)
 app.command("eval-classification")(eval_classification)
 app.command("finetune")(finetune)
 app.command("inspect")(inspect)
+app.command("report")(report)
 app.command("import-checkpoint")(import_checkpoint)
 app.command("export-checkpoint")(export_checkpoint)
 app.command("recipes")(recipes)

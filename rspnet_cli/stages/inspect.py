@@ -1,4 +1,4 @@
-"""inspect: the lineage of a manifest, whether its files still are what they were, and how two lineages differ."""
+"""inspect: whether the files of a lineage still are what they were, and how two lineages differ."""
 
 from __future__ import annotations
 
