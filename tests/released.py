@@ -294,16 +294,16 @@ def is_parameter(name: str) -> bool:
 
 
 def checkpoint(state: dict[str, Tensor], arch: str) -> dict[str, Any]:
-    """All that a checkpoint of pretraining holds, after 3 of 200 epochs: SGD's momenta, a cosine schedule, a numpy scalar."""
+    """All that a checkpoint of a training holds, after 3 of 200 epochs: SGD's momenta, a cosine schedule, a numpy scalar."""
     names = [name for name in state if is_parameter(name)]
-    used = [name for name in names if name.startswith("encoder_q.") and not is_unused(name)]
+    used = [name for name in names if not name.startswith("encoder_k.") and not is_unused(name)]
     momenta = {names.index(name): {"momentum_buffer": torch.full_like(state[name], 1 + number)} for number, name in enumerate(used)}
     group = {"lr": 0.39, "momentum": 0.9, "dampening": 0, "weight_decay": 1e-4, "nesterov": False, "initial_lr": 0.4}
     return {
         "epoch": 3,
         "arch": arch,
         "model": OrderedDict(state),
-        "best_loss": np.float64(7.25),
+        "best_acc1" if "fc.weight" in state else "best_loss": np.float64(7.25),
         "optimizer": {"state": momenta, "param_groups": [{**group, "params": list(range(len(names)))}]},
         "scheduler": {"T_max": 200, "eta_min": 0.0004, "base_lrs": [0.4], "last_epoch": 3, "_step_count": 4, "_last_lr": [0.39]},
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,22 +22,43 @@ def import_checkpoint(
             show_default=False,
         ),
     ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            "--classes",
+            metavar="LIST",
+            help="What the classes of a fine-tuned network are called: a text file (a name a line, or classInd.txt), or an extraction.",
+            show_default="their numbers",
+        ),
+    ] = None,
     work_dir: WorkDir = WORK_DIR,
     out: Out = None,
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Take over a published checkpoint: the result is a pretraining, for export-features and all that follows.
+    """Take over a published checkpoint: the result is a pretraining (or a fine-tuning), for export-features and all that follows.
 
     FILE is a .pth.tar of RSPNet's released code, or a state dict of one of its backbones (3D-ResNets, PySlowFast and others with the same
-    layers). Nothing in it is run: anything but dense tensors, numbers and text is refused.
+    layers). Nothing in it is run: anything but dense tensors, numbers and text is refused. Goes to <work-dir>/pretrain, or for a fine-tuned
+    network to <work-dir>/finetune.
     """
-    from rspnet_cli.config import PretrainConfig
-    from rspnet_cli.settings import checked_settings, typed_settings
-
-    settings = checked_settings(PretrainConfig, typed_settings(PretrainConfig, sets or ()))
+    settings = _settings(sets or [])
     from rspnet_cli.stages.import_checkpoint import import_checkpoint as stage
 
-    manifest = stage(file, settings=settings, out=out or work_dir / "pretrain", force=force, report=reporter(quiet))
+    manifest = stage(file, settings=settings, classes=classes, out=out, work_dir=work_dir, force=force, report=reporter(quiet))
     (show_json if as_json else show_figures)(manifest.results)
+
+
+def _settings(sets: list[str]) -> dict[str, Any]:
+    """What was typed, checked before the file is opened, which tells of which training they are. Raises InputError."""
+    from rspnet_cli.config import FinetuneConfig, PretrainConfig
+    from rspnet_cli.errors import InputError
+    from rspnet_cli.settings import checked_settings, typed_settings
+
+    try:
+        return checked_settings(PretrainConfig, typed_settings(PretrainConfig, sets))
+    except InputError:
+        with suppress(InputError):
+            return checked_settings(FinetuneConfig, typed_settings(FinetuneConfig, sets))
+        raise

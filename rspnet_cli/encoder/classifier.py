@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from rspnet_cli.encoder.conv import Backbone
 from rspnet_cli.encoder.encoder import pool_features
 
+CLASSIFIER = "classifier.safetensors"
+"""The artifact of a fine-tuning that holds its network."""
+
 
 class Classifier(nn.Module):
     """Clips -> a logit per class; state dict keys `backbone.*`, `fc.weight` (classes, C), `fc.bias` (classes,).

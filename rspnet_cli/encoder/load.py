@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rspnet_cli.config import MEAN, STD, ClipConfig, FinetuneClipConfig, FinetuneModelConfig, ModelConfig
 from rspnet_cli.devices import resolve_device
+from rspnet_cli.encoder.classifier import CLASSIFIER
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.errors import InputError
 from rspnet_cli.manifest import ENCODER_STAGES, Manifest, checked_artifact, read_manifest
@@ -50,9 +51,13 @@ class TrainedAs(NamedTuple):
         if manifest.stage == "pretrain":
             m, c = validated(ModelConfig, model), validated(ClipConfig, clip)
             return cls(m.backbone, m.width, m.head, m.embedding_dim, c.frames, c.size, c.antialias, c.frame_rate, "consecutive")
+        # In these sections None is a default, or what an import does not know.
+        model, clip = ({key: value for key, value in section.items() if value is not None} for section in (model, clip))
         tuned, seen = validated(FinetuneModelConfig, model), validated(FinetuneClipConfig, clip)
         if tuned.backbone is None or tuned.width is None or seen.frames is None or seen.size is None or seen.antialias is None:
-            raise InputError(f"{manifest.path} does not say which network and which clips it trained: make it anew with `rspnet finetune`.")
+            raise InputError(
+                f"{manifest.path} does not say which network and which clips it trained: make it anew with `rspnet {manifest.command}`."
+            )
         rate = seen.frame_rate or None  # 0: the videos' own
         return cls(tuned.backbone, tuned.width, None, 0, seen.frames, seen.size, seen.antialias, rate, seen.sampling)
 
@@ -174,7 +179,7 @@ def checkpoint_file(manifest: Manifest, checkpoint: str, *, whole: bool = False)
     if not re.fullmatch(r"last|best|initial|epoch_\d+", checkpoint):
         raise InputError(f"there is no checkpoint '{checkpoint}': name last, best, initial or epoch_N.")
     if manifest.stage == "finetune":
-        slim, within = {"best": "classifier.safetensors"}, ""
+        slim, within = {"best": CLASSIFIER}, ""
     else:
         slim, within = {} if whole else {"last": "encoder.safetensors", "initial": "initial.safetensors"}, QUERY
     name, prefix = (slim[checkpoint], "") if checkpoint in slim else (f"checkpoints/{checkpoint}.safetensors", within)
@@ -194,14 +199,14 @@ def checkpoint_file(manifest: Manifest, checkpoint: str, *, whole: bool = False)
 def read_state(manifest: Manifest, name: str, expected: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """An encoder's tensors from an artifact, where they are named `prefix` + name.
 
-    Each is checked for its name, shape, type (those of `expected`) and finiteness before it is used; a classifier's last layer is passed
-    over. Raises InputError.
+    Each is checked for its name, shape, type (those of `expected`) and finiteness before it is used; a classifier's last layer that is
+    not expected is passed over. Raises InputError.
     """
     path, advice = manifest.folder / name, manifest.advice
     state: dict[str, Tensor] = {}
     with open_tensors(path, advice=advice) as view:
         found = {name.removeprefix(prefix) for name in view.keys() if name.startswith(prefix)}  # noqa: SIM118
-        found -= _LAST_LAYER
+        found -= _LAST_LAYER - expected.keys()
         for fault, names in (("lacks", expected.keys() - found), ("has the unknown", found - expected.keys())):
             if names:
                 first, more = min(names), f" and {len(names) - 1} more" if len(names) > 1 else ""

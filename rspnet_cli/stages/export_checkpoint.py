@@ -1,62 +1,83 @@
-"""export-checkpoint: a pretraining -> a checkpoint file in the released code's layout."""
+"""export-checkpoint: a pretraining or a fine-tuning -> a checkpoint file in the released code's layout."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from rspnet_cli.config import ModelConfig, OptimConfig
+from rspnet_cli.config import FinetuneOptimConfig, ModelConfig, OptimConfig
+from rspnet_cli.encoder.classifier import Classifier
 from rspnet_cli.encoder.encoder import Encoder
-from rspnet_cli.encoder.foreign import PublishedEncoder, pretrained_state
-from rspnet_cli.encoder.load import KEY, QUERY, checkpoint_file, read_state
+from rspnet_cli.encoder.foreign import QUERY as RELEASED_QUERY
+from rspnet_cli.encoder.foreign import PublishedClassifier, PublishedEncoder, finetuned_state, pretrained_state
+from rspnet_cli.encoder.load import KEY, QUERY, TrainedAs, checkpoint_file, default_checkpoint, read_state
 from rspnet_cli.encoder.published import PUBLISHED
+from rspnet_cli.encoder.registry import build_backbone
 from rspnet_cli.encoder.torch_file import write_torch_file
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import sha256_of
-from rspnet_cli.manifest import Manifest, checked_artifact, read_manifest
+from rspnet_cli.manifest import ENCODER_STAGES, Manifest, checked_artifact, read_manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.settings import validated
+from rspnet_cli.tables import CLASSES, read_rows
 from rspnet_cli.tensors import check_shape, open_tensors
-from rspnet_cli.training.foreign_run import SOURCE, cosine_state, optimizer_state, read_facts, sgd_group
+from rspnet_cli.training.checkpoint import FOLDER
+from rspnet_cli.training.foreign_run import BEST_ACC1, BEST_LOSS, SOURCE, cosine_state, optimizer_state, read_facts, sgd_group
 
-_OPTIMIZER = "checkpoints/last.optimizer.safetensors"
+
+class _Network(NamedTuple):
+    """What is exported."""
+
+    backbone: str
+    width: float
+    state: dict[str, Tensor]
+    """Under the released code's names."""
+    trained: dict[str, Tensor]
+    """What the optimiser trains, under ours."""
+    prefix: str
+    """Before the released names of `trained`."""
 
 
 def export_checkpoint(
-    pretrain: Path, *, out: Path, checkpoint: str = "last", force: bool = False, report: Reporter | None = None
+    trained: Path, *, out: Path, checkpoint: str | None = None, force: bool = False, report: Reporter | None = None
 ) -> dict[str, Any]:
-    """Write a pretraining as the released code saves its own: both encoders, queue, epoch, and SGD's state at the last epoch.
+    """Write a pretraining or a fine-tuning as the released code saves its own.
 
-    pretrain: folder or manifest of a pretraining, also an imported one. out: the file. checkpoint: last, best or epoch_N. Returns the
-    file's path, bytes and sha256, its arch and epoch, how many tensors its model has, and whether it has an optimiser. Raises InputError
-    when the file is there and `force` is not set or cannot be written, or
-    the checkpoint is not there.
+    Of a pretraining both encoders, queue, epoch, and SGD's state at the last epoch; of a fine-tuning backbone and classifier, and SGD's
+    state where that checkpoint has it. trained: folder or manifest, also an imported one. out: the file. checkpoint: last, best or epoch_N
+    (None: last; of a fine-tuning best). Returns the file's path, bytes and sha256, its arch and epoch, how many tensors its model has, and
+    whether it has an optimiser. Raises InputError when the file is there and `force` is not set or cannot be written, or the checkpoint is
+    not there.
     """
     report = report or Reporter.silent()
     if os.path.lexists(out) and not (force and out.is_file()):
         advice = "add --force to replace it, or name" if out.is_file() else "name"
         raise InputError(f"{out} is there already: {advice} another file with --out.")
-    manifest = read_manifest(pretrain, stage="pretrain", verify=False)
-    encoder = _read_encoder(manifest, checkpoint)
+    manifest = read_manifest(trained, stage=ENCODER_STAGES, verify=False)
+    checkpoint = checkpoint or default_checkpoint(manifest)
+    network = _read_classifier(manifest, checkpoint) if manifest.stage == "finetune" else _read_encoder(manifest, checkpoint)
     facts = _facts(manifest, checkpoint)
-    state = pretrained_state(encoder)
+    best = BEST_ACC1 if manifest.stage == "finetune" else BEST_LOSS
     content = {
         "epoch": facts["epoch"],
-        "arch": facts["arch"] or PUBLISHED[encoder.model.backbone].arch,
-        "model": state,
-        "best_loss": facts["best_loss"],
+        "arch": facts["arch"] or PUBLISHED[network.backbone].arch,
+        "model": network.state,
+        best: facts[best],
     }
-    if checkpoint == "last" and facts["optimizer"] and any(artifact.path == _OPTIMIZER for artifact in manifest.artifacts):
-        with open_tensors(checked_artifact(manifest, _OPTIMIZER), advice=manifest.advice) as view:
+    optimizer = f"{FOLDER}/{checkpoint}.optimizer.safetensors"
+    if facts["optimizer"] and any(artifact.path == optimizer for artifact in manifest.artifacts):
+        with open_tensors(checked_artifact(manifest, optimizer), advice=manifest.advice) as view:
             arrays = {name: view.get_tensor(name) for name in view.keys()}  # noqa: SIM118 (the view is no mapping)
-        content["optimizer"] = optimizer_state(arrays, state, encoder.query, encoder.model.backbone, facts["optimizer"])
+        content["optimizer"] = optimizer_state(
+            arrays, network.state, network.trained, network.backbone, facts["optimizer"], prefix=network.prefix
+        )
         content["scheduler"] = facts["scheduler"]
-    if encoder.model.width != 1:
-        report.warn(f"the released code builds networks of width 1 only, and this one has width {encoder.model.width:g}.")
+    if network.width != 1:
+        report.warn(f"the released code builds networks of width 1 only, and this one has width {network.width:g}.")
     try:
         write_torch_file(out, content)
     except OSError as error:
@@ -67,12 +88,25 @@ def export_checkpoint(
         "sha256": sha256_of(out),
         "arch": content["arch"],
         "epoch": content["epoch"],
-        "tensors": len(state),
+        "tensors": len(network.state),
         "optimizer": "optimizer" in content,
     }
 
 
-def _read_encoder(manifest: Manifest, checkpoint: str) -> PublishedEncoder:
+def _read_classifier(manifest: Manifest, checkpoint: str) -> _Network:
+    """Backbone and classifier of a fine-tuning."""
+    name, prefix = checkpoint_file(manifest, checkpoint)
+    checked_artifact(manifest, name)
+    trained = TrainedAs.read(manifest)
+    num_classes = len(read_rows(checked_artifact(manifest, CLASSES.file)))
+    with torch.device("meta"):
+        expected = Classifier(build_backbone(trained.backbone, trained.width), num_classes=num_classes).state_dict()
+    tensors = read_state(manifest, name, expected, prefix)
+    state = finetuned_state(PublishedClassifier(trained.backbone, trained.width, tensors))
+    return _Network(trained.backbone, trained.width, state, tensors, prefix="")
+
+
+def _read_encoder(manifest: Manifest, checkpoint: str) -> _Network:
     """Both encoders and the queue; of an imported pretraining what its file had."""
     name, _ = checkpoint_file(manifest, checkpoint, whole=True)
     checked_artifact(manifest, name)
@@ -81,26 +115,32 @@ def _read_encoder(manifest: Manifest, checkpoint: str) -> PublishedEncoder:
     with torch.device("meta"):
         encoder = Encoder(model.backbone, width=model.width, head=model.head, embedding_dim=model.embedding_dim)
     expected = {key: value for key, value in encoder.state_dict().items() if there["heads"] == "file" or key.startswith("backbone.")}
-    return PublishedEncoder(
+    found = PublishedEncoder(
         model=model,
         query=read_state(manifest, name, expected, QUERY),
         key=read_state(manifest, name, expected, KEY) if there["key_encoder"] else None,
         queue=_read_queue(manifest, name, model) if there["queue"] else None,
     )
+    return _Network(model.backbone, model.width, pretrained_state(found), found.query, prefix=RELEASED_QUERY)
 
 
 def _facts(manifest: Manifest, checkpoint: str) -> dict[str, Any]:
     """What the file says of the run: what an imported one said, or the same of a run here."""
     if manifest.is_imported:
         return read_facts(checked_artifact(manifest, SOURCE))
-    results, optim = manifest.results, validated(OptimConfig, manifest.config["optim"])
+    results, is_tuned = manifest.results, manifest.stage == "finetune"
+    said = manifest.config["optim"]
+    optim: OptimConfig | FinetuneOptimConfig = validated(FinetuneOptimConfig, said) if is_tuned else validated(OptimConfig, said)
+    # The released code's optimiser has all parameters, also where it trains the last layer alone.
+    is_whole = not (is_tuned and manifest.config["model"]["linear"])
     epoch = {"last": results["epochs"], "best": results["best_epoch"]}.get(checkpoint) or int(checkpoint.removeprefix("epoch_"))
     is_cosine = optim.schedule == "cosine" and optim.warmup_epochs == 0
     return {
         "epoch": epoch,
         "arch": None,
-        "best_loss": None,
-        "optimizer": sgd_group(optim, epoch) if optim.name == "sgd" else None,
+        BEST_LOSS: None,
+        BEST_ACC1: None,
+        "optimizer": sgd_group(optim, epoch) if optim.name == "sgd" and is_whole else None,
         "scheduler": cosine_state(optim, epoch) if is_cosine else None,
     }
 

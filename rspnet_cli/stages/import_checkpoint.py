@@ -1,111 +1,167 @@
-"""import-checkpoint: a checkpoint of the released code, or a state dict of one of its backbones -> a pretraining like any other."""
+"""import-checkpoint: a checkpoint of the released code, or a state dict of one of its backbones -> a training like any other."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rspnet_cli import distributed
-from rspnet_cli.config import OptimConfig, PretrainConfig
+from rspnet_cli.config import FinetuneClipConfig, FinetuneConfig, FinetuneOptimConfig, OptimConfig, PretrainConfig
+from rspnet_cli.encoder.classifier import CLASSIFIER
 from rspnet_cli.encoder.encoder import Encoder
-from rspnet_cli.encoder.foreign import PublishedEncoder, is_finetuned, read_classifier, read_encoder, state_of
+from rspnet_cli.encoder.foreign import QUERY, PublishedClassifier, PublishedEncoder, is_finetuned, read_classifier, read_encoder, state_of
 from rspnet_cli.encoder.registry import BACKBONES, check_clip_size
 from rspnet_cli.encoder.torch_file import read_torch_file
 from rspnet_cli.errors import InputError
-from rspnet_cli.files import sha256_of, write_atomic
+from rspnet_cli.files import link_or_copy_file, sha256_of, sha256_of_json, write_atomic
 from rspnet_cli.manifest import Manifest
 from rspnet_cli.progress import Reporter
-from rspnet_cli.settings import checked_settings, validated
+from rspnet_cli.recipes import recipe_names
+from rspnet_cli.settings import checked_settings, read_recipe, validated
 from rspnet_cli.stage import Stage, begin_stage
+from rspnet_cli.tables import CLASSES, csv_bytes
 from rspnet_cli.tensors import write_tensors
 from rspnet_cli.training.checkpoint import FOLDER, state_arrays, to_array
-from rspnet_cli.training.foreign_run import SOURCE, known_optim, read_optimizer, run_facts
+from rspnet_cli.training.foreign_run import BEST_ACC1, BEST_LOSS, SOURCE, known_optim, read_optimizer, run_facts
+from rspnet_cli.videos.class_names import ClassNames, read_class_names
 
 _RESULTS = ("videos", "epochs", "steps", "loss", "loss_avid", "loss_rsp", "avid_top1", "avid_top5", "rsp_accuracy", "best_epoch")
+_FINETUNE_RESULTS = (
+    *("protocol", "split", "videos", "classes", "epochs", "selected_on", "selection_videos", "selection_top1", "best_epoch"),
+    *("queries", "queries_seen", "clips", "top1", "top5", "mean_class", "interval", "chance"),
+)
+# What the published fine-tunings learned, by the number of its classes.
+_DATA_SETS = {101: "ucf101", 51: "hmdb51", 174: "ssv2"}
+_OPTIMIZER_LEFT_OUT = "the optimiser's state was left out, as it is not that of an RSPNet {} with these parameters"
+
+
+class _Source(NamedTuple):
+    """The file that is imported."""
+
+    path: Path
+    content: dict[str, Any]
+    state: dict[str, Tensor]
+    sha256: str
+
+    def environment(self, notes: list[str]) -> dict[str, Any]:
+        """What the manifest says of it, no digest depending on that."""
+        facts = {"source": str(self.path.absolute()), "source_sha256": self.sha256, "source_bytes": self.path.stat().st_size}
+        return {**facts, "notes": notes}
+
+    def write_facts(self, best: str, work: Path) -> tuple[int | None, float | None]:
+        """Write SOURCE; the epoch and the best figure in it, None for what is no number. best: as of `run_facts`."""
+        facts = run_facts(self.content, best)
+        write_atomic(work / SOURCE, json.dumps(facts, indent=1, allow_nan=False) + "\n")
+        epoch, figure = facts["epoch"], facts[best]
+        return epoch if type(epoch) is int else None, figure if type(figure) in (int, float) else None
 
 
 def import_checkpoint(
-    source: Path, *, out: Path, settings: Mapping[str, Any] | None = None, force: bool = False, report: Reporter | None = None
+    source: Path,
+    *,
+    out: Path | None = None,
+    work_dir: Path = Path(),
+    classes: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    force: bool = False,
+    report: Reporter | None = None,
 ) -> Manifest:
-    """Turn a checkpoint file into a finished pretrain stage, whose encoder every other stage takes.
+    """Turn a checkpoint file into a finished pretrain or finetune stage, whose encoder every other stage takes.
 
-    source: a `.pth.tar` of the released code's pretraining, or a state dict of one of its backbones. out: the stage's folder. settings:
-    "section.key" -> value, what is known of the training that the file does not say (and model.width, which its shapes tell). Raises
-    InputError for a file that is no such checkpoint, naming the tensor.
+    source: a `.pth.tar` of the released code's pretraining or fine-tuning, or a state dict of one of its backbones. out: the stage's folder
+    (None: `pretrain` or `finetune` below work_dir). classes: of a fine-tuning, what its classes are called: an extraction, a fine-tuning,
+    or a list (None: by their numbers). settings: "section.key" -> value, what is known of the training that the file does not say (and
+    model.width, which its shapes tell). Raises InputError for a file that is no such checkpoint, naming the tensor.
     """
     report = report or Reporter.silent()
     if distributed.world_size() > 1:
         raise InputError("import-checkpoint runs in one process: start it without torchrun.")
-    told = checked_settings(PretrainConfig, settings or {})
     content = read_torch_file(source)
-    state = state_of(content, source)
-    if is_finetuned(state):
-        network = read_classifier(state, source, told.get("model.width"))
-        classes = len(network.tensors["fc.bias"])
-        raise InputError(
-            f"{source} is of a fine-tuned network ({network.backbone}, {classes} classes), which cannot be imported yet: "
-            "name the pretraining that it came from."
-        )
-    encoder = read_encoder(state, source, told.get("model.width"))
+    found = _Source(source, content, state_of(content, source), sha256_of(source))
+    if is_finetuned(found.state):
+        told = checked_settings(FinetuneConfig, settings or {})
+        return _import_finetuning(found, classes, told, out or work_dir / "finetune", force=force, report=report)
+    if classes is not None:
+        raise InputError(f"{source} is no fine-tuned network, so it has no classes to name: leave --classes out.")
+    told = checked_settings(PretrainConfig, settings or {})
+    return _import_pretraining(found, told, out or work_dir / "pretrain", force=force, report=report)
+
+
+def _import_pretraining(source: _Source, told: Mapping[str, Any], out: Path, *, force: bool, report: Reporter) -> Manifest:
+    encoder = read_encoder(source.state, source.path, told.get("model.width"))
     notes = list(encoder.notes)
-    optimizer = read_optimizer(content.get("optimizer"), state, encoder.query, encoder.model.backbone)
-    if optimizer is None and content.get("optimizer"):
-        notes.append("the optimiser's state was left out, as it is not that of an RSPNet pretraining with these parameters")
-    digest = sha256_of(source)
-    config = _resolve(encoder, content, told, digest, has_optimizer=optimizer is not None)
+    saved = source.content.get("optimizer")
+    optimizer = read_optimizer(saved, source.state, encoder.query, encoder.model.backbone, prefix=QUERY)
+    if optimizer is None and saved:
+        notes.append(_OPTIMIZER_LEFT_OUT.format("pretraining"))
+    config = _resolve(encoder, source, told, has_optimizer=optimizer is not None)
     check_clip_size(encoder.model.backbone, frames=config["clip"]["frames"], side=config["clip"]["size"])
     with begin_stage("pretrain", config, inputs={}, out=out, force=force, report=report) as stage:
         if stage.manifest is not None:
             return stage.manifest
-        _say(encoder, config, notes, source, report)
+        _say(encoder, config, notes, source.path, report)
         _write_weights(stage, encoder)
         artifacts = ["encoder.safetensors", "initial.safetensors", f"{FOLDER}/last.safetensors", SOURCE]
-        if optimizer is not None:
-            write_tensors(stage.work / FOLDER / "last.optimizer.safetensors", optimizer, {})
-            artifacts.append(f"{FOLDER}/last.optimizer.safetensors")
-        facts = run_facts(content)
-        write_atomic(stage.work / SOURCE, json.dumps(facts, indent=1, allow_nan=False) + "\n")
-        epoch, loss = facts["epoch"], facts["best_loss"]
-        results = dict.fromkeys(_RESULTS) | {
-            "epochs": epoch if type(epoch) is int else None,
-            "best_loss": loss if type(loss) in (int, float) else None,
-        }
-        environment = {"source": str(source.absolute()), "source_sha256": digest, "source_bytes": source.stat().st_size, "notes": notes}
-        return stage.finish(results=results, artifacts=artifacts, environment=environment)
+        artifacts += _write_optimizer(stage, optimizer, "last")
+        epoch, loss = source.write_facts(BEST_LOSS, stage.work)
+        results = dict.fromkeys(_RESULTS) | {"epochs": epoch, "best_loss": loss}
+        return stage.finish(results=results, artifacts=artifacts, environment=source.environment(notes))
 
 
-def _resolve(
-    encoder: PublishedEncoder, content: Mapping[str, Any], told: Mapping[str, Any], digest: str, *, has_optimizer: bool
-) -> dict[str, Any]:
+def _import_finetuning(
+    source: _Source, classes: Path | None, told: Mapping[str, Any], out: Path, *, force: bool, report: Reporter
+) -> Manifest:
+    network = read_classifier(source.state, source.path, told.get("model.width"))
+    num_classes = len(network.tensors["fc.bias"])
+    names = ClassNames.numbers(num_classes) if classes is None else read_class_names(classes, num_classes)
+    notes = list(network.notes)
+    saved = source.content.get("optimizer")
+    optimizer = read_optimizer(saved, source.state, network.tensors, network.backbone, prefix="")
+    if optimizer is None and saved:
+        notes.append(_OPTIMIZER_LEFT_OUT.format("fine-tuning"))
+    config = _resolve_finetuning(network, source, told, names, has_optimizer=optimizer is not None)
+    check_clip_size(network.backbone, frames=config["clip"]["frames"], side=config["clip"]["size"])
+    with begin_stage("finetune", config, inputs={}, out=out, force=force, report=report) as stage:
+        if stage.manifest is not None:
+            return stage.manifest
+        _say_finetuning(network, config, notes, source.path, report)
+        # Whichever epoch it is of, it is all there is: the best.
+        best = f"{FOLDER}/best.safetensors"
+        write_tensors(stage.work / best, {name: to_array(value) for name, value in network.tensors.items()}, {})
+        (stage.work / CLASSIFIER).unlink(missing_ok=True)  # of a run that was killed here
+        link_or_copy_file(stage.work / best, stage.work / CLASSIFIER)
+        rows = ({"label": label, "label_name": name} for label, name in zip(names.labels, names.names, strict=True))
+        write_atomic(stage.work / CLASSES.file, csv_bytes(CLASSES.header(), rows))
+        artifacts = [CLASSIFIER, best, CLASSES.file, SOURCE, *_write_optimizer(stage, optimizer, "best")]
+        epoch, accuracy = source.write_facts(BEST_ACC1, stage.work)
+        return stage.finish(
+            results=dict.fromkeys(_FINETUNE_RESULTS) | {"classes": num_classes, "epochs": epoch, "best_acc1": accuracy},
+            artifacts=artifacts,
+            classes_sha256=names.sha256,
+            environment=source.environment(notes) | {"classes": None if classes is None else str(classes.absolute())},
+        )
+
+
+def _resolve(encoder: PublishedEncoder, source: _Source, told: Mapping[str, Any], *, has_optimizer: bool) -> dict[str, Any]:
     """The manifest's config: as pretrain's, with None for what nobody knows, and a section `import` for what is the file's.
 
     A clip's settings are needed to use the encoder: those that the user did not tell are the published ones, named in `import.assumed`.
     """
     clip = BACKBONES[encoder.model.backbone].clip
     assumed = PretrainConfig().clip.model_copy(update={"frames": clip.frames, "size": clip.side}).model_dump(mode="json")
-    known: dict[str, dict[str, Any]] = {"model": encoder.model.model_dump(mode="json"), "optim": _known_optim(content)}
+    known: dict[str, dict[str, Any]] = {"model": encoder.model.model_dump(mode="json"), "optim": _known_optim(source.content, OptimConfig)}
     if encoder.queue is not None:
         known["moco"] = {"queue_size": encoder.queue["queue"].shape[1]}
-    config: dict[str, Any] = {section: dict.fromkeys(keys) for section, keys in PretrainConfig().identity().items()}
-    config["run"]["processes"] = None
-    for section, values in ({"clip": assumed, "run": {"seed": 0}} | known).items():
-        config[section] |= values
-    initial_heads = ("model.head", "model.embedding_dim")
-    for key, value in told.items():
-        section, _, name = key.partition(".")
-        is_free = key in initial_heads and not encoder.has_heads
-        if name in known.get(section, {}) and not is_free and config[section][name] != value:
-            raise InputError(f"--set {key}={value}: the file says {config[section][name]}; leave this setting out.")
-        if name not in config[section]:
-            raise InputError(f"--set {key} has no effect on an imported encoder: leave it out.")
-        config[section][name] = value
+    free = () if encoder.has_heads else ("model.head", "model.embedding_dim")
+    config = _config(PretrainConfig().identity(), {"clip": assumed, "run": {"seed": 0}}, known, told, free=free)
     config["import"] = {
-        "sha256": digest,
+        "sha256": source.sha256,
         "layout": "pretraining" if encoder.key is not None or encoder.has_heads else "backbone",
         "heads": "file" if encoder.has_heads else "initial",
         "key_encoder": encoder.key is not None,
@@ -116,37 +172,109 @@ def _resolve(
     return config
 
 
-def _known_optim(content: Mapping[str, Any]) -> dict[str, Any]:
+def _resolve_finetuning(
+    network: PublishedClassifier, source: _Source, told: Mapping[str, Any], names: ClassNames, *, has_optimizer: bool
+) -> dict[str, Any]:
+    """The same as finetune's. The clips are those of the published recipe for a data set of so many classes, where there is one."""
+    recipe = f"{_DATA_SETS.get(len(names.labels))}-{network.backbone}"
+    recipe_clip = read_recipe("finetune", recipe).get("clip", {}) if recipe in recipe_names("finetune") else {}
+    clip = BACKBONES[network.backbone].clip
+    told_clip = {key.removeprefix("clip."): value for key, value in told.items() if key.startswith("clip.")}
+    values = {"frames": clip.frames, "size": clip.side, "antialias": False, "frame_rate": 0.0} | recipe_clip | told_clip
+    if values.get("sampling") == "cover" and "frame_rate" not in told_clip:
+        values["frame_rate"] = 0.0  # its frames come from the whole video, whatever the rate
+    assumed = validated(FinetuneClipConfig, values).model_dump(mode="json")
+    known = {
+        "model": {"backbone": network.backbone, "width": network.width},
+        "optim": _known_optim(source.content, FinetuneOptimConfig),
+    }
+    config = _config(FinetuneConfig().identity(), {"clip": assumed}, known, told)
+    config["import"] = {
+        "sha256": source.sha256,
+        "layout": "fine-tuning",
+        "recipe": recipe if recipe_clip else None,
+        "optimizer": has_optimizer,
+        "classes_sha256": None if names.sha256 is None else sha256_of_json([names.labels, names.names]),
+        "assumed": sorted(f"clip.{name}" for name in assumed if name not in told_clip),
+    }
+    return config
+
+
+def _config(
+    identity: dict[str, Any],
+    assumed: Mapping[str, Mapping[str, Any]],
+    known: Mapping[str, Mapping[str, Any]],
+    told: Mapping[str, Any],
+    *,
+    free: Sequence[str] = (),
+) -> dict[str, Any]:
+    """A config like `identity`, of None but for what is assumed, known by the file or told by the user.
+
+    free: what the file knows and the user may still tell. Raises InputError for what was told in vain.
+    """
+    config: dict[str, Any] = {section: dict.fromkeys(keys) for section, keys in identity.items()}
+    config["run"]["processes"] = None
+    for values in (assumed, known):
+        for section, items in values.items():
+            config[section] |= items
+    for key, value in told.items():
+        section, _, name = key.partition(".")
+        if name in known.get(section, {}) and key not in free and config[section][name] != value:
+            raise InputError(f"--set {key}={value}: the file says {config[section][name]}; leave this setting out.")
+        if name not in config[section]:
+            raise InputError(f"--set {key} has no effect on an imported encoder: leave it out.")
+        config[section][name] = value
+    return config
+
+
+def _known_optim(content: Mapping[str, Any], model: type[OptimConfig | FinetuneOptimConfig]) -> dict[str, Any]:
     known = known_optim(content)
     try:
-        return {name: getattr(validated(OptimConfig, known), name) for name in known}
+        return {name: getattr(validated(model, known), name) for name in known}
     except InputError:  # numbers that no training has had
         return {}
 
 
 def _say(encoder: PublishedEncoder, config: dict[str, Any], notes: list[str], source: Path, report: Reporter) -> None:
     model, facts = config["model"], config["import"]
-    parts = [f"{model['backbone']} of width {model['width']:g}"]
-    if encoder.has_heads:
-        parts.append(f"{model['head']} heads of {model['embedding_dim']} dimensions")
+    parts = [f"{model['head']} heads of {model['embedding_dim']} dimensions"] if encoder.has_heads else []
     parts += ["key encoder"] if encoder.key is not None else []
     parts += [f"a queue of {encoder.queue['queue'].shape[1]:,} keys"] if encoder.queue is not None else []
-    parts += ["the optimiser's state"] if facts["optimizer"] else []
-    report.info(f"import-checkpoint: {source} holds {', '.join(parts)}.")
-    for note in notes:
-        report.info(f"import-checkpoint: {note}.")
+    _say_parts(config, parts, notes, source, report)
     if not encoder.has_heads:
         report.warn("the file has no projection heads: the encoder's are untrained, drawn from run.seed, and its `project` is refused.")
-    shown = [key for key in ("frames", "size", "frame_rate") if f"clip.{key}" in facts["assumed"]]
-    if shown:
-        values = ", ".join(f"clip.{key} {config['clip'][key] or 'none'}" for key in shown)
-        report.info(f"import-checkpoint: the file does not say how its clips were made, so they are as published: {values} (else --set).")
+    _say_assumed(config, "as published", report)
     if facts["layout"] == "backbone":
         report.warn("pixels are normalised by ImageNet's mean and deviation, as RSPNet's; other projects' weights may expect others.")
     report.info(
         "import-checkpoint: the file has no untrained weights, so --random-init describes by those of "
         f"`rspnet pretrain --seed {config['run']['seed']}`."
     )
+
+
+def _say_finetuning(network: PublishedClassifier, config: dict[str, Any], notes: list[str], source: Path, report: Reporter) -> None:
+    facts = config["import"]
+    _say_parts(config, [f"a classifier of {len(network.tensors['fc.bias']):,} classes"], notes, source, report)
+    if facts["classes_sha256"] is None:
+        report.info("import-checkpoint: the file does not name its classes, so they are called by their numbers (else --classes).")
+    whose = "as published" if facts["recipe"] is None else f"those of the recipe {facts['recipe']}, which has as many classes"
+    _say_assumed(config, whose, report)
+
+
+def _say_parts(config: dict[str, Any], parts: list[str], notes: list[str], source: Path, report: Reporter) -> None:
+    model = config["model"]
+    parts = [f"{model['backbone']} of width {model['width']:g}", *parts]
+    parts += ["the optimiser's state"] if config["import"]["optimizer"] else []
+    report.info(f"import-checkpoint: {source} holds {', '.join(parts)}.")
+    for note in notes:
+        report.info(f"import-checkpoint: {note}.")
+
+
+def _say_assumed(config: dict[str, Any], whose: str, report: Reporter) -> None:
+    shown = [key for key in ("frames", "size", "frame_rate", "sampling") if f"clip.{key}" in config["import"]["assumed"]]
+    if shown:
+        values = ", ".join(f"clip.{key} {config['clip'][key] or 'none'}" for key in shown)
+        report.info(f"import-checkpoint: the file does not say how its clips were made, so they are {whose}: {values} (else --set).")
 
 
 def _write_weights(stage: Stage, encoder: PublishedEncoder) -> None:
@@ -167,3 +295,12 @@ def _write_weights(stage: Stage, encoder: PublishedEncoder) -> None:
         last |= {name: to_array(value) for name, value in encoder.queue.items()}
         last["queue_videos"] = np.full(encoder.queue["queue"].shape[1], -1)
     write_tensors(stage.work / FOLDER / "last.safetensors", last, {})
+
+
+def _write_optimizer(stage: Stage, optimizer: dict[str, np.ndarray] | None, checkpoint: str) -> list[str]:
+    """The artifact with the optimiser's state, if there is one."""
+    if optimizer is None:
+        return []
+    name = f"{FOLDER}/{checkpoint}.optimizer.safetensors"
+    write_tensors(stage.work / name, optimizer, {})
+    return [name]

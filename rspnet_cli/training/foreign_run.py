@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rspnet_cli.config import OptimConfig
-from rspnet_cli.encoder.foreign import QUERY
+from rspnet_cli.config import FinetuneOptimConfig, OptimConfig
 from rspnet_cli.encoder.published import PUBLISHED, is_buffer, published_name, published_shape
 from rspnet_cli.errors import InputError
 from rspnet_cli.training.checkpoint import to_array
@@ -24,19 +23,25 @@ from rspnet_cli.training.loop import learning_rate
 
 SOURCE = "source.json"
 """The artifact of an import that holds its `run_facts`."""
-_FACTS = ("epoch", "arch", "best_loss", "optimizer", "scheduler")
+BEST_LOSS, BEST_ACC1 = "best_loss", "best_acc1"
+"""What a pretraining and a fine-tuning call the figure of their best epoch."""
+_OF_BOTH = ("epoch", "arch", "optimizer", "scheduler")
+_FACTS = ("epoch", "arch", BEST_LOSS, BEST_ACC1, "optimizer", "scheduler")
 _MAX_VALUES, _MAX_TEXT = 100_000, 1_000
 
 
-def read_optimizer(optimizer: Any, state: Iterable[str], query: Mapping[str, Tensor], backbone: str) -> dict[str, np.ndarray] | None:
+def read_optimizer(
+    optimizer: Any, state: Iterable[str], trained: Mapping[str, Tensor], backbone: str, *, prefix: str
+) -> dict[str, np.ndarray] | None:
     """The optimiser's tensors as a checkpoint of ours names them: `<number of our parameter>.<name>`.
 
-    optimizer: the file's optimiser state. state: names of the file's tensors, in its order, by which it numbers parameters. query: the
-    query encoder's tensors under our names. None where the file has no such state, or one that does not belong to these parameters.
+    optimizer: the file's optimiser state. state: names of the file's tensors, in its order, by which it numbers parameters. trained: the
+    tensors of the query encoder or of the fine-tuned network under our names, which lie below `prefix` in the file. None where the file
+    has no such state, or one that does not belong to these parameters.
     """
     names = [name for name in state if not is_buffer(name)]
-    parameters = {name: value for name, value in query.items() if not is_buffer(name)}
-    numbers = {name: number for number, name in enumerate(_released_names(parameters, backbone))}
+    parameters = {name: value for name, value in trained.items() if not is_buffer(name)}
+    numbers = {name: number for number, name in enumerate(_released_names(parameters, backbone, prefix))}
     shapes = [(value.shape, _released_shape(name, value.shape, backbone)) for name, value in parameters.items()]
     values, group = (optimizer.get("state"), group_of(optimizer)) if isinstance(optimizer, dict) else (None, {})
     places = group.get("params")
@@ -64,12 +69,18 @@ def read_optimizer(optimizer: Any, state: Iterable[str], query: Mapping[str, Ten
 
 
 def optimizer_state(
-    arrays: Mapping[str, np.ndarray], state: Iterable[str], query: Iterable[str], backbone: str, group: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray],
+    state: Iterable[str],
+    trained: Iterable[str],
+    backbone: str,
+    group: Mapping[str, Any],
+    *,
+    prefix: str,
 ) -> dict[str, Any]:
     """The reverse: the state of one group of parameters, numbered by the order of `state`, the names of the file's tensors."""
     names = [name for name in state if not is_buffer(name)]
-    parameters = [name for name in query if not is_buffer(name)]
-    theirs = _released_names(parameters, backbone)
+    parameters = [name for name in trained if not is_buffer(name)]
+    theirs = _released_names(parameters, backbone, prefix)
     values: dict[int, dict[str, Tensor]] = {}
     for key, array in arrays.items():
         number, _, name = key.partition(".")
@@ -78,11 +89,15 @@ def optimizer_state(
     return {"state": dict(sorted(values.items())), "param_groups": [{**group, "params": list(range(len(names)))}]}
 
 
-def run_facts(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says beside its tensors, as JSON values: epoch, arch, best_loss, the optimiser's settings, the schedule."""
+def run_facts(content: Mapping[str, Any], best: str) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors, as JSON values: epoch, arch, best_loss or best_acc1, the optimiser's settings, the
+    schedule.
+
+    best: BEST_LOSS or BEST_ACC1.
+    """
     group = {key: value for key, value in group_of(content.get("optimizer")).items() if key != "params"}
     left = [_MAX_VALUES]
-    return {key: _json(group if key == "optimizer" else content.get(key), left) for key in _FACTS}
+    return {key: _json(group if key == "optimizer" else content.get(key), left) for key in _FACTS if key in (best, *_OF_BOTH)}
 
 
 def read_facts(path: Path) -> dict[str, Any]:
@@ -97,7 +112,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     return {key: facts.get(key) for key in _FACTS}
 
 
-def sgd_group(config: OptimConfig, epoch: int) -> dict[str, Any]:
+def sgd_group(config: OptimConfig | FinetuneOptimConfig, epoch: int) -> dict[str, Any]:
     """What torch's SGD says of its parameters after so many epochs."""
     return {
         "lr": learning_rate(config, epoch),
@@ -109,7 +124,7 @@ def sgd_group(config: OptimConfig, epoch: int) -> dict[str, Any]:
     }
 
 
-def cosine_state(config: OptimConfig, epoch: int) -> dict[str, Any]:
+def cosine_state(config: OptimConfig | FinetuneOptimConfig, epoch: int) -> dict[str, Any]:
     """The state of torch's CosineAnnealingLR after so many epochs, with the released code's lowest rate, lr / 1000."""
     rate = learning_rate(config, epoch)
     return {
@@ -136,13 +151,13 @@ def known_optim(content: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
-def _released_names(names: Iterable[str], backbone: str) -> list[str]:
-    """What the released code calls tensors of the query encoder."""
-    return [QUERY + published_name(name, PUBLISHED[backbone].spellings[0]) for name in names]
+def _released_names(names: Iterable[str], backbone: str, prefix: str) -> list[str]:
+    """What the released code calls tensors of the encoder (and classifier) below a prefix."""
+    return [prefix + published_name(name, PUBLISHED[backbone].spellings[0]) for name in names]
 
 
 def _released_shape(name: str, shape: Iterable[int], backbone: str) -> tuple[int, ...]:
-    """The shape of an encoder's tensor, named our way, in the released code."""
+    """The shape of a network's tensor, named our way, in the released code."""
     return published_shape(shape, backbone) if name.startswith("backbone.") else tuple(shape)
 
 

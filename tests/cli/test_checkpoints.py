@@ -55,6 +55,28 @@ def test_a_checkpoint_goes_in_is_used_and_comes_out(file: Path, capsys: pytest.C
     }
 
 
+def test_a_fine_tuned_network_goes_in_with_its_classes_is_used_and_comes_out(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    work = file.parent / "rspnet-run"
+    make_extract(work / "extract", num_frames=(9, 12, 10, 11), parts=["train", "train", "test", "test"], labelled=True)
+    torch.save(released.checkpoint(released.finetuned("r3d18", 2), "resnet18"), file)
+    capsys.readouterr()
+    # A setting that pretraining has not.
+    typed = ["import-checkpoint", str(file), *SMALL.split(), "--set", "clip.sampling=cover", "--classes", "rspnet-run/extract"]
+    assert main([*typed, "--json"]) == 0
+    printed = capsys.readouterr()
+    manifest = read_manifest(work / "finetune", stage="finetune", verify_all=True)
+    assert json.loads(printed.out) == manifest.results
+    assert manifest.config["clip"]["sampling"] == "cover"
+    assert "holds r3d18 of width 0.125, a classifier of 2 classes, the optimiser's state" in printed.err
+    assert "called by their numbers" not in printed.err
+    export = "export-features rspnet-run/finetune --clips 1 --device cpu --workers 0 --quiet"
+    assert main(export.split()) == 0
+    assert main(["inspect", "rspnet-run/export-features", "--verify"]) == 0
+    capsys.readouterr()
+    assert main(["export-checkpoint", "rspnet-run/finetune", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sha256"] == sha256_of(work / "finetune.pth.tar")
+
+
 def test_an_imported_pretraining_is_not_continued_by_mistake(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_extract(file.parent / "rspnet-run" / "extract", num_frames=(9, 12))
     assert main(["import-checkpoint", str(file), *SMALL.split(), "--quiet"]) == 0
@@ -71,6 +93,7 @@ def test_an_imported_pretraining_is_not_continued_by_mistake(file: Path, capsys:
         ("import-checkpoint nowhere.pth.tar", "nowhere.pth.tar cannot be read"),
         ("import-checkpoint model_best.pth.tar --set clip.frame=8", "did you mean 'clip.frames'?"),
         ("import-checkpoint model_best.pth.tar --set clip.frames=many", "clip.frames"),
+        ("import-checkpoint model_best.pth.tar --classes model_best.pth.tar", "is no fine-tuned network"),
         ("export-checkpoint", "rspnet-run/pretrain"),
         ("export-checkpoint --checkpoint newest", "rspnet-run/pretrain"),
         ("export-checkpoint model_best.pth.tar --out a.pth.tar", "model_best.pth.tar"),

@@ -35,7 +35,7 @@ FLAGS = {
     "eval-classification": "--split --protocol --probe --seed",
     "finetune": "--frames --recipe --config --set --split --select-on --linear --random-init --checkpoint --epochs --batch-size --lr "
     "--device --precision --compile --workers --seed",
-    "import-checkpoint": "--set",
+    "import-checkpoint": "--set --classes",
     "export-checkpoint": "--checkpoint",
 }
 

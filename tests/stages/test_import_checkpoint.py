@@ -184,10 +184,15 @@ def rename_query(content: Content) -> None:
 REFUSED: dict[str, tuple[Callable[[Content], object], dict[str, Any], str]] = {
     "an unknown tensor": (rename_query, {}, "'encoder_q.gate.weight' beside its network"),
     "no state": (lambda content: content.pop("model"), {}, "'epoch' is no dense tensor"),
-    "a fine-tuning": (
+    "a setting of pretraining, of a fine-tuning": (
         lambda content: content.update(model=released.finetuned("r3d18", classes=5)),
-        {},
-        "is of a fine-tuned network (r3d18, 5 classes)",
+        {"moco.queue_size": 12},
+        "There is no setting 'moco.queue_size'",
+    ),
+    "another backbone, of a fine-tuning": (
+        lambda content: content.update(model=released.finetuned("r3d18", classes=5)),
+        {"model.backbone": "c3d"},
+        "--set model.backbone=c3d: the file says r3d18",
     ),
     "another width": (lambda content: None, {"model.width": 0.25}, "leave model.width out"),
     "another head": (lambda content: None, {"model.head": "mlp"}, "--set model.head=mlp: the file says convbn"),

@@ -17,7 +17,7 @@ from rspnet_cli.clips.augment import augment
 from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, SingleClips, batches
 from rspnet_cli.config import FinetuneConfig
 from rspnet_cli.encoder.batch_norm import estimate_statistics
-from rspnet_cli.encoder.classifier import Classifier
+from rspnet_cli.encoder.classifier import CLASSIFIER, Classifier
 from rspnet_cli.encoder.load import load_encoder
 from rspnet_cli.encoder.registry import build_backbone
 from rspnet_cli.evaluation.features import ClipInput, UniformClips, load_clips, statistics_batches, statistics_clips
@@ -47,8 +47,6 @@ from rspnet_cli.training.fit import check_num_videos, warn_of_looped
 from rspnet_cli.training.loop import Plan, Position, build_optimizer, train
 from rspnet_cli.videos.frames import FramesTable, read_frames
 from rspnet_cli.videos.seen import num_seen, seen_videos
-
-CLASSIFIER = "classifier.safetensors"
 
 
 def finetune_one_split(

@@ -118,7 +118,7 @@ def reproduce(name: str, *, work_dir: Path, manifest: Path | None = None) -> Rep
         step = _nearest_step(target, own)
         lineages = [own, *lineages]
     else:
-        results = sorted((node for node in lineages if node.stage == target.last.stage), key=lambda node: _distance(target.last, node))
+        results = sorted((node for node in lineages if _is_of(target.last, node)), key=lambda node: _distance(target.last, node))
         if results:
             step, own = target.last, results[0]
             others = [(node.path, _distance(target.last, node)) for node in results[1:]]
@@ -144,6 +144,11 @@ def _steps(last: Step) -> list[Step]:
     return [*(step for before in last.inputs for step in _steps(before)), last]
 
 
+def _is_of(step: Step, node: Node) -> bool:
+    """Whether a result is of a step's stage. An imported fine-tuning was not tested here: it has no figures to compare."""
+    return node.stage == step.stage and not (step.stage == "finetune" and is_import(node))
+
+
 def _distance(step: Step, node: Node) -> int:
     return len(compare(step, node).differences)
 
@@ -163,7 +168,7 @@ def _missing(last: Step, lineages: list[Node], work_dir: Path) -> list[tuple[Ste
     needed: list[tuple[Step, str]] = []
 
     def place_of(step: Step) -> Path:
-        fitting = next((node for node in there if node.stage == step.stage and compare(step, node).settings_agree), None)
+        fitting = next((node for node in there if _is_of(step, node) and compare(step, node).settings_agree), None)
         if fitting is not None:
             imported.update({step.stage} if is_import(fitting) else ())
             return _shown(fitting.path.parent)
