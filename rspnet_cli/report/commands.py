@@ -77,7 +77,7 @@ def _finetune_recipe(name: str, ours: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def command_of(manifest: Manifest, work_dir: Path) -> str:
-    """The command that makes this result in this work directory, as one would type it. Sources are called VIDEOS, LISTS and FILE.
+    """The command that makes this result in this work directory, as one would type it. Sources are called VIDEOS, LISTS, FILE, CLASSES.
 
     Empty for features that no encoder of ours gave: some other program wrote them.
     """
@@ -89,7 +89,7 @@ def command_of(manifest: Manifest, work_dir: Path) -> str:
     if isinstance(processes, int) and processes > 1:
         words = ["torchrun", "--nproc-per-node", str(processes), "-m", "rspnet_cli", manifest.stage]
     if manifest.is_imported:
-        words += _imported(manifest.config)
+        words += _imported(manifest.config) + (["--classes", "CLASSES"] if manifest.environment.get("classes") else [])
     else:
         words += _positional(manifest, work_dir) + _settings(manifest.stage, manifest.config)
     if manifest.folder.resolve() != _default_folder(manifest, work_dir).resolve():

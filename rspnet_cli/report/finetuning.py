@@ -44,8 +44,10 @@ def finetuning(found: Found, baseline: Manifest | None) -> Section | LeftOut:
         title = f"Unfinished: {progress(rows, unfinished.config)}"
         command = running_command("finetune", unfinished.config, found.path)
         parts.append(run_charts("live-finetune", title, [(rows, _PANELS), (speeds, SPEED)], command))
-    if manifest is not None:
+    if manifest is not None and not manifest.is_imported:
         parts += _finished(manifest, baseline, found)
+    if not parts and manifest is not None:
+        return LeftOut(KEY, TITLE, "The network is imported: how well it does on these videos is not known here.")
     if not parts:
         return LeftOut(KEY, TITLE, found.missing("finetune"))
     return Section(KEY, TITLE, join(parts))

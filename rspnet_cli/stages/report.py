@@ -145,7 +145,7 @@ def _summary(found: Found) -> Html | None:
             for probe, words in (("linear", "linear top-1"), ("knn", "kNN top-1")):
                 if results.get(probe):
                     figures.append((words, share(results[probe]["top1"]), f"chance {share(results['chance']['top1'])}"))
-        elif stage == "finetune":
+        elif stage == "finetune" and results.get("top1") is not None:
             figures.append(("fine-tuned top-1", share(results["top1"]), f"chance {share(results['chance']['top1'])}"))
         elif stage == "pretrain" and results.get("rsp_accuracy") is not None:
             figures.append(("RSP accuracy", share(results["rsp_accuracy"]), f"chance 0.5; {results['epochs']} epochs"))

@@ -6,12 +6,14 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rspnet_cli.config import ExportConfig, ExtractConfig, PretrainConfig, RetrievalConfig
 from rspnet_cli.errors import InputError
@@ -21,8 +23,10 @@ from rspnet_cli.settings import validated
 from rspnet_cli.stages.eval_retrieval import eval_retrieval
 from rspnet_cli.stages.export_features import export_features
 from rspnet_cli.stages.extract import extract
+from rspnet_cli.stages.import_checkpoint import import_checkpoint
 from rspnet_cli.stages.pretrain import pretrain
 from rspnet_cli.stages.report import Written, report
+from tests import released
 from tests.browser import Page, browser
 from tests.encode import make_video
 from tests.processes import fork, kill, wait, wait_until
@@ -361,6 +365,23 @@ def test_a_report_can_be_made_while_pretrain_runs(tmp_path: Path) -> None:
     assert len(table(by_id(tree, "live-loss"))) >= 4
     assert "of 100,000" in words(by_id(tree, "training"))
     assert "pretrain: unfinished" in words(by_id(tree, "lineage"))
+
+
+def test_imported_encoders_have_no_curves_and_no_figures_of_their_own(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    clip = {"clip.frames": 4, "clip.size": 24}
+    torch.save(released.checkpoint(released.pretrained("r3d18", "linear"), "resnet18"), tmp_path / "pretrained.pth.tar")
+    torch.save(released.checkpoint(released.finetuned("r3d18", 2), released.ARCH["r3d18"]), tmp_path / "tuned.pth.tar")
+    for name in ("pretrained", "tuned"):
+        import_checkpoint(tmp_path / f"{name}.pth.tar", settings=clip, work_dir=work)
+    written = report(work)
+    assert written.sections == ["lineage"]
+    assert "imported" in written.left_out["Training"]
+    assert "imported" in written.left_out["Fine-tuning"]
+    commands = [words(command) for command in parse(written.path).findall(".//code[@class='command']")]
+    expected = ["rspnet", "import-checkpoint", "FILE", "--set", "clip.frames=4", "--set", "clip.size=24", "--work-dir", str(work)]
+    assert [shlex.split(command) for command in commands] == [expected, expected]
+    assert "differ" not in words(by_id(parse(written.path), "lineage"))
 
 
 def test_a_folder_with_nothing_to_show_is_refused(tmp_path: Path) -> None:
