@@ -9,7 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rspnet_cli.cli.options import WORK_DIR, AsJson, Force, Out, Quiet, WorkDir, reporter, show_json
+from rspnet_cli.cli.options import (
+    WORK_DIR,
+    AsJson,
+    BatchSize,
+    ConfigFile,
+    Device,
+    Force,
+    Out,
+    Precision,
+    Quiet,
+    Sets,
+    WorkDir,
+    Workers,
+    reporter,
+    show_json,
+)
 from rspnet_cli.recipes import recipe_names
 
 if TYPE_CHECKING:
@@ -39,11 +54,8 @@ def finetune(
             show_default="ucf101-<backbone>; small-cpu-finetune for narrow encoders",
         ),
     ] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings, over the recipe's.", show_default=False)] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting, over recipe and --config; repeatable.", show_default=False),
-    ] = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
     split: Annotated[
         str | None,
         typer.Option("--split", help="Train and test on this split; all: on each in turn, and their mean.", show_default="1"),
@@ -71,16 +83,12 @@ def finetune(
         str | None, typer.Option("--checkpoint", help="Of the pretraining: last, best or epoch_N.", show_default="last")
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the train videos.", show_default="the recipe's")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Global batch, in videos.", show_default="the recipe's")] = None,
+    batch_size: BatchSize = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate; never scaled.", show_default="the recipe's")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.", show_default="auto")] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", help="auto, fp32 or bf16.", show_default="bf16 on a GPU, fp32 on a CPU")
-    ] = None,
+    device: Device = None,
+    precision: Precision = None,
     compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile the backbone.", show_default="no")] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", help="Decoding processes; changes no result.", show_default="by the machine")
-    ] = None,
+    workers: Workers = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights, draws and parts.", show_default="0")] = None,
     work_dir: WorkDir = WORK_DIR,
     out: Out = None,

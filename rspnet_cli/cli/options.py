@@ -26,6 +26,17 @@ Force = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.", rich_help_panel="Output")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print results only.", rich_help_panel="Output")]
 
+# Of trainings.
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file of settings, over the recipe's.", show_default=False)]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting, over recipe and --config; repeatable.", show_default=False),
+]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Global batch, in videos.", show_default="the recipe's")]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.", show_default="auto")]
+Precision = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.", show_default="bf16 on a GPU, fp32 on a CPU")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Decoding processes; changes no result.", show_default="by the machine")]
+
 
 def reporter(quiet: bool) -> Reporter:
     """The run's voice on stderr; ranks other than 0 have none."""

@@ -7,7 +7,23 @@ from typing import Annotated
 
 import typer
 
-from rspnet_cli.cli.options import WORK_DIR, AsJson, Force, Out, Quiet, WorkDir, reporter, show_figures, show_json
+from rspnet_cli.cli.options import (
+    WORK_DIR,
+    AsJson,
+    BatchSize,
+    ConfigFile,
+    Device,
+    Force,
+    Out,
+    Precision,
+    Quiet,
+    Sets,
+    WorkDir,
+    Workers,
+    reporter,
+    show_figures,
+    show_json,
+)
 from rspnet_cli.encoder.registry import BACKBONES, check_clip_size
 from rspnet_cli.recipes import recipe_names
 
@@ -17,28 +33,21 @@ def pretrain(
         Path | None, typer.Argument(metavar="[FRAMES]", help="Manifest or folder of an extraction.", show_default="<work-dir>/extract")
     ] = None,
     recipe: Annotated[str, typer.Option("--recipe", help=f"Packaged settings: {', '.join(recipe_names('pretrain'))}.")] = "r3d18",
-    config: Annotated[Path | None, typer.Option("--config", help="TOML file of settings, over the recipe's.", show_default=False)] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting, over recipe and --config; repeatable.", show_default=False),
-    ] = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
     split: Annotated[
         str | None, typer.Option("--split", help="Train on this split's train videos; all: on every video.", show_default="1")
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the videos.", show_default="the recipe's")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Global batch, in videos.", show_default="the recipe's")] = None,
+    batch_size: BatchSize = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.", show_default="the recipe's")] = None,
     backbone: Annotated[
         str | None, typer.Option("--backbone", help=f"Network before pooling: {', '.join(BACKBONES)}.", show_default="the recipe's")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.", show_default="auto")] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", help="auto, fp32 or bf16.", show_default="bf16 on a GPU, fp32 on a CPU")
-    ] = None,
+    device: Device = None,
+    precision: Precision = None,
     compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile the encoders.", show_default="no")] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", help="Decoding processes; changes no result.", show_default="by the machine")
-    ] = None,
+    workers: Workers = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights and draws.", show_default="0")] = None,
     work_dir: WorkDir = WORK_DIR,
     out: Out = None,
