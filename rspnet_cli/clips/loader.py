@@ -14,8 +14,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from rspnet_cli.errors import RspnetError
+from rspnet_cli.stopping import STOP_SIGNALS
 
-_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD}
+_SIGNALS = {*STOP_SIGNALS, signal.SIGCHLD}
 
 
 def read_ahead(
@@ -88,8 +89,9 @@ def _checked(items: Iterator[Any]) -> Generator[Any]:
 
 
 def _ignore_interrupts(_: int) -> None:
-    """In a worker: Ctrl-C is the parent's business (the terminal sends it to all), and SIGTERM ends it without a word."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """In a worker: Ctrl-C and a scheduler's warning reach all processes and are the parent's business; SIGTERM ends it without a word."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # also how torch ends a worker that is stuck
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     torch.set_num_threads(1)
