@@ -253,7 +253,10 @@ def _refuse_without_effect(config: PretrainConfig | FinetuneConfig, typed: Mappi
             "objective.margin": (config.objective.rsp_weight == 0, "objective.rsp_weight is 0"),
         }
     else:
-        without_effect["optim.milestones"] = (config.optim.schedule != "multistep", "optim.schedule is not multistep")
+        without_effect |= {
+            "optim.milestones": (config.optim.schedule != "multistep", "optim.schedule is not multistep"),
+            "run.checkpoint_activations": (config.model.linear, "with model.linear no activations of the backbone are kept"),
+        }
     for key, (idle, why) in without_effect.items():
         if key in typed and idle:
             raise InputError(f"{key} has no effect, because {why}: leave it out, or change the other setting.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +16,7 @@ import torch
 from safetensors import safe_open
 
 from rspnet_cli import load_encoder
+from rspnet_cli.cli.main import main
 from rspnet_cli.config import ExportConfig, PretrainConfig
 from rspnet_cli.errors import DiskFullError, InputError, RspnetError
 from rspnet_cli.evaluation import features
@@ -248,6 +251,29 @@ def test_a_resumed_export_does_only_what_is_missing(run: Run, tmp_path: Path, mo
     export(run, tmp_path / "out")
     # Shards are [0, 1], [2, 3], [4]: the second one was not complete.
     assert described == [0, 1, 2, 3, 2, 3, 4]
+
+
+def test_an_export_stopped_by_a_scheduler_keeps_its_shards_and_ends_with_the_same_bytes(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--clips", "3", "--batch-size", "4", "--workers", "0", "--device", "cpu", "--quiet"]
+    command = ["export-features", str(run.pretrain.folder), "--out", str(tmp_path / "out"), *flags]
+    described: list[int] = []
+    original = features.UniformClips.__getitem__
+
+    def stopped(self: features.UniformClips, row: int) -> features.VideoClips | RspnetError:
+        described.append(row)
+        if len(described) == 4:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return original(self, row)
+
+    monkeypatch.setattr(features.UniformClips, "__getitem__", stopped)
+    assert main(command) == 143
+    assert capsys.readouterr().err == "rspnet: interrupted; what is done is kept, and the same command continues it.\n"
+    assert main(command) == 0
+    assert described == [0, 1, 2, 3, 2, 3, 4]
+    assert contents(tmp_path / "out").keys() == contents(export(run, tmp_path / "whole").folder).keys()
+    assert read_manifest(tmp_path / "out").artifacts == read_manifest(tmp_path / "whole").artifacts
 
 
 def test_an_unfinished_export_of_other_settings_is_not_continued(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
