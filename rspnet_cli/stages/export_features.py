@@ -140,7 +140,7 @@ def _features(encoder: PretrainedEncoder, config: ExportConfig, clips: torch.Ten
 
 def _clips_of(encoder: PretrainedEncoder, table: FramesTable, count: int, gallery: Gallery | None = None) -> UniformClips:
     return UniformClips(
-        table, frames=encoder.frames, count=count, frame_rate=encoder.frame_rate, sampling=encoder.sampling, gallery=gallery
+        table.files, frames=encoder.frames, count=count, frame_rate=encoder.frame_rate, sampling=encoder.sampling, gallery=gallery
     )
 
 
@@ -263,7 +263,7 @@ def _video_rows(config: ExportConfig, stage: Stage, table: FramesTable, gallery:
     """The columns of the export's videos.csv, typed as FeatureTable wants them."""
     videos = labelled_videos(table).videos
     if gallery is not None:
-        videos.loc[sorted(gallery.dropped), f"split_{gallery.split}"] = "unused"
+        videos.loc[gallery.dropped, f"split_{gallery.split}"] = "unused"
     # By the hash of the source: also true of another extraction, and of a copy of a video under another name.
     videos["seen"] = seen_videos(None if config.random_init else _encoder_manifest(stage), table.rows["sha256"])
     return videos

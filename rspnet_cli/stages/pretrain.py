@@ -154,7 +154,7 @@ def _train(
         moco.key.backbone.compile()
     project = query_projection(moco, device, passes=optim.accumulate)
     optimizer = build_optimizer(optim, moco.query)
-    dataset = ClipPairs(table, config.clip, config.augment, seed=run.seed)
+    dataset = ClipPairs(table.files, config.clip, config.augment, seed=run.seed)
     steps_per_epoch = len(rows) // optim.batch_size
     steps_to_fill = config.moco.queue_size // optim.batch_size
     epochs_to_fill = _epochs_to_fill(config, len(rows))

@@ -123,7 +123,7 @@ class _Run:
         classifier = distributed.data_parallel(self.classifier, device).train()
         columns = torch.from_numpy(task.columns)
         dataset = SingleClips(
-            self.table,
+            self.table.files,
             config.augment,
             frames=self.frames,
             sampling=config.clip.sampling,
@@ -216,7 +216,9 @@ class _Run:
             self.classifier.train()
 
     def _evenly_spaced(self, count: int) -> UniformClips:
-        return UniformClips(self.table, frames=self.frames, count=count, frame_rate=self.frame_rate, sampling=self.config.clip.sampling)
+        return UniformClips(
+            self.table.files, frames=self.frames, count=count, frame_rate=self.frame_rate, sampling=self.config.clip.sampling
+        )
 
     def _estimate_statistics(self) -> None:
         """A random backbone that is never trained has no batch-norm statistics; without them its features say nothing."""
