@@ -16,6 +16,7 @@ from rspnet_cli.report.commands import command_of
 from rspnet_cli.stages.export_checkpoint import export_checkpoint
 from rspnet_cli.stages.finetune import finetune
 from rspnet_cli.stages.import_checkpoint import import_checkpoint
+from rspnet_cli.stages.reproduce import reproduce
 from rspnet_cli.tables import FINETUNE_PREDICTIONS
 from tests import finetuned, released
 from tests.listener import Listener
@@ -63,6 +64,11 @@ def test_it_can_be_tested_otherwise_and_used_like_any_fine_tuning(ours: Manifest
     own, theirs = (torch.load(tmp_path / f"{source.folder.name}.pth.tar", weights_only=True) for source in (tested, ours))
     assert own["epoch"] == theirs["epoch"] == ours.results["best_epoch"]
     assert all(torch.equal(value, theirs["model"][name]) for name, value in own["model"].items())
+    found = reproduce("ucf101-r3d18", work_dir=tmp_path, manifest=tested.folder)
+    assert ("optim.epochs", 0, 30) in [(item.key, item.own, item.published) for item in found.comparison.differences]
+    named = {item.key for item in found.comparison.differences if item.stage == "finetune"}
+    assert "input pretrain" in named
+    assert not named & {"optim.lr", "optim.batch_size", "data.select_on", "videos per batch-norm statistic"}, "nothing was trained"
     command = command_of(tested, tmp_path)
     assert " --epochs 0 " in command
     assert "optim." not in command
