@@ -260,9 +260,14 @@ def _refuse_without_effect(config: PretrainConfig | FinetuneConfig, typed: Mappi
             "objective.margin": (config.objective.rsp_weight == 0, "objective.rsp_weight is 0"),
         }
     else:
+        of_training = [key for key in typed if key.startswith(("optim.", "augment.")) or key in ("data.select_on", "model.linear")]
+        without_effect |= {key: (config.optim.epochs == 0, "optim.epochs is 0") for key in of_training if key != "optim.epochs"}
         without_effect |= {
             "optim.milestones": (config.optim.schedule != "multistep", "optim.schedule is not multistep"),
-            "run.checkpoint_activations": (config.model.linear, "with model.linear no activations of the backbone are kept"),
+            "run.checkpoint_activations": (
+                config.model.linear or config.optim.epochs == 0,
+                "with model.linear, or without training, no activations of the backbone are kept",
+            ),
         }
     for key, (idle, why) in without_effect.items():
         if key in typed and idle:

@@ -54,7 +54,7 @@ def warn_of_accumulation(optim: OptimSection, report: Reporter) -> None:
 
 def prepare_compiling(stage: str, device: torch.device, report: Reporter) -> None:
     """Announce what torch.compile takes, and check that it works here. Raises InputError."""
-    report.info(f"{stage}: compiling, which makes the first step last a minute or more.")
+    report.info(f"{stage}: compiling, which makes the first pass last a minute or more.")
     check_compiler(device)
 
 

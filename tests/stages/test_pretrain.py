@@ -299,7 +299,7 @@ def test_compiled_it_says_so_and_writes_the_same_names(
     monkeypatch.setattr("rspnet_cli.training.fit.check_compiler", lambda device: None)
     compiled = run(extracted, tmp_path / "pretrain", settings(run={"compile": True}), report=Reporter())
     lines = [line for line in capsys.readouterr().err.splitlines() if "compil" in line]
-    assert lines[0] == "pretrain: compiling, which makes the first step last a minute or more."
+    assert lines[0] == "pretrain: compiling, which makes the first pass last a minute or more."
     assert lines[1].startswith("pretrain: compiled, in a first step of ")
     assert len(lines) == 2
     assert artifacts(compiled).keys() == artifacts(whole).keys()

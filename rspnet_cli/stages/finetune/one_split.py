@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,6 @@ from rspnet_cli.clips.augment import augment
 from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, SingleClips, batches
 from rspnet_cli.config import FinetuneConfig
 from rspnet_cli.encoder.batch_norm import estimate_statistics
-from rspnet_cli.encoder.classifier import Classifier
-from rspnet_cli.encoder.load import load_encoder
-from rspnet_cli.encoder.registry import build_backbone
 from rspnet_cli.evaluation.features import ClipInput, UniformClips, load_clips, statistics_batches, statistics_clips
 from rspnet_cli.evaluation.logits import video_logits
 from rspnet_cli.evaluation.parts import warn_of_unseen_classes
@@ -27,6 +25,7 @@ from rspnet_cli.evaluation.videos import labelled_videos
 from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.stage import Stage, begin_stage
+from rspnet_cli.stages.finetune.network import first_classifier
 from rspnet_cli.stages.finetune.results import encoder_of, write_results
 from rspnet_cli.tables import FINETUNE_METRICS
 from rspnet_cli.training.checkpoint import Checkpoints
@@ -49,10 +48,12 @@ def finetune_one_split(
             return stage.manifest
         table = read_frames(stage.inputs["extract"])
         task = make_task(labelled_videos(table), config.data, seed=config.run.seed, report=report)
+        if not config.optim.epochs:
+            task = replace(task, train=task.train[:0])
         _check_fit(config, stage, table, task, report)
         run = _Run(config, stage, table, task, device, report)
         with distributed.may_fail_on_one_rank():
-            position = run.train()
+            position = run.train() if config.optim.epochs else Position()
             logits = run.test()
         if distributed.is_main():
             write_results(config, stage, table, task, position, logits)
@@ -64,32 +65,17 @@ def _check_fit(config: FinetuneConfig, stage: Stage, table: FramesTable, task: T
     """Whether the settings fit these videos. Raises InputError where they cannot work; warns where they will work badly."""
     assert config.clip.size is not None
     assert config.clip.frames is not None
-    optim, smallest = config.optim, 1 if config.model.linear else 2
-    check_num_videos(len(task.train), optim.batch_size, parts=optim.accumulate, smallest=smallest)
-    if optim.accumulate > 1 and not config.model.linear:
-        warn_of_accumulation(optim, report)
     table.refuse_larger(config.clip.size)
-    warn_of_unseen_classes(task.videos, [task.part], report)
+    if config.optim.epochs:
+        optim, smallest = config.optim, 1 if config.model.linear else 2
+        check_num_videos(len(task.train), optim.batch_size, parts=optim.accumulate, smallest=smallest)
+        if optim.accumulate > 1 and not config.model.linear:
+            warn_of_accumulation(optim, report)
+        warn_of_unseen_classes(task.videos, [task.part], report)
     if config.clip.sampling == "consecutive" and not config.clip.frame_rate:
         warn_of_looped(table, np.concatenate([task.train, task.part.test]), config.clip.frames, report)
-    if stage.classes_differ:
+    if stage.classes_differ and config.optim.epochs:
         report.info("finetune: the encoder's videos had other classes than these; those of these videos are learned.")
-
-
-def build_classifier(config: FinetuneConfig, encoder: Manifest | None, num_classes: int) -> Classifier:
-    """The network before the first step: the encoder's backbone, or random weights, and a last layer that is a function of the seed alone.
-
-    The caller's random state is left as it was.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)
-        model = config.model
-        assert model.backbone is not None
-        if encoder is None:
-            backbone = build_backbone(model.backbone, model.width or 1.0)
-        else:
-            backbone = load_encoder(encoder.path, checkpoint=model.checkpoint).backbone
-        return Classifier(backbone, num_classes=num_classes, frozen=model.linear)
 
 
 class _Run:
@@ -107,7 +93,7 @@ class _Run:
         self.workers = config.run.workers or 0
         if config.run.compile:
             prepare_compiling("finetune", device, report)
-        self.classifier = build_classifier(config, encoder_of(stage), len(task.labels))
+        self.classifier = first_classifier(config, encoder_of(stage), task, report)
         # The faster layout of 3D convolutions; see pretrain.
         self.classifier.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.classifier.backbone.checkpoint_activations = config.run.checkpoint_activations
@@ -175,7 +161,8 @@ class _Run:
 
     def test(self) -> np.ndarray:
         """Logits of the test videos (Q, K) by the best epoch, over test.clips clips each."""
-        Checkpoints(self.stage.work).load_weights(self.classifier, "best")
+        if self.config.optim.epochs:
+            Checkpoints(self.stage.work).load_weights(self.classifier, "best")
         return self._logits(self.task.part.test, count=self.config.test.clips, report=self.report)
 
     def _select(self) -> dict[str, float]:

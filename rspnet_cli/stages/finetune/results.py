@@ -9,6 +9,7 @@ import pandas as pd
 
 from rspnet_cli.config import FinetuneConfig
 from rspnet_cli.encoder.classifier import CLASSIFIER
+from rspnet_cli.encoder.load import checkpoint_file
 from rspnet_cli.evaluation.outcomes import Outcome, summary, write_outcomes
 from rspnet_cli.evaluation.parts import chance
 from rspnet_cli.evaluation.task import Task
@@ -49,7 +50,7 @@ def write_results(config: FinetuneConfig, stage: Stage, table: FramesTable, task
         "videos": len(task.train),
         "classes": len(np.unique(task.columns[task.part.train])),
         "epochs": position.epoch,
-        "selected_on": config.data.select_on,
+        "selected_on": config.data.select_on if position.epoch else None,
         "selection_videos": len(task.selection),
         "selection_top1": -position.best_score[0] if position.best_score else None,
         "best_epoch": position.best_epoch,
@@ -71,12 +72,17 @@ def write_results(config: FinetuneConfig, stage: Stage, table: FramesTable, task
     _write_videos(stage, table, task, seen)
     classes = ({"label": label, "label_name": videos.class_names[label]} for label in task.labels.tolist())
     write_atomic(stage.work / CLASSES.file, csv_bytes(CLASSES.header(), classes))
-    checkpoints = Checkpoints(stage.work).publish()
+    if position.epoch:
+        trained = [FINETUNE_METRICS.file, EPOCHS.file, *Checkpoints(stage.work).publish()]
+        best = stage.work / "checkpoints/best.safetensors"
+    else:
+        assert encoder is not None
+        trained, best = [], encoder.folder / checkpoint_file(encoder, str(config.model.checkpoint))[0]
     (stage.work / CLASSIFIER).unlink(missing_ok=True)  # of a run that was killed here
-    link_or_copy_file(stage.work / "checkpoints" / "best.safetensors", stage.work / CLASSIFIER)
+    link_or_copy_file(best, stage.work / CLASSIFIER)
     stage.finish(
         results=results,
-        artifacts=[*artifacts, CLASSIFIER, CLASSES.file, FINETUNE_VIDEOS.file, FINETUNE_METRICS.file, EPOCHS.file, *checkpoints],
+        artifacts=[*artifacts, CLASSIFIER, CLASSES.file, FINETUNE_VIDEOS.file, *trained],
         logs=[TIMINGS.file, "tensorboard"],
         classes_sha256=stage.inputs["extract"].classes_sha256,
         environment={"device": config.run.device, "workers": config.run.workers},
