@@ -55,7 +55,7 @@ def test_a_held_signal_waits_for_the_end_of_the_outermost_block(capsys: pytest.C
         raise AssertionError("not stopped")
 
     assert stopping.stoppable(run) == 143
-    assert seen == [True, "whole"]
+    assert seen == [signal.SIGTERM, "whole"]
     assert capsys.readouterr().err == LINE
     assert not stopping.requested()
     with stopping.held():
