@@ -45,6 +45,20 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
+def check_compiler(device: torch.device) -> None:
+    """Let torch.compile make something tiny (a few seconds). Raises InputError where it cannot: then nothing has been begun yet."""
+    import torch
+
+    try:
+        torch.compile(lambda x: 2 * x + 1)(torch.ones(8, device=device))
+    except Exception as error:  # each of the compiler's parts has classes of its own
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        needs = "triton and a C compiler (gcc)" if device.type == "cuda" else "a C++ compiler (g++ or clang++; CXX names another)"
+        raise InputError(
+            f"torch.compile does not work here ({reason}): install {needs}, or leave --compile and run.compile out."
+        ) from error
+
+
 def default_workers(device: torch.device) -> int:
     """Decoding processes: beside a GPU one per core (shared by the machine's ranks), beside training on the CPU a quarter of them."""
     cores = num_cpus()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ from rspnet_cli.errors import RspnetError
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+_host_group: Any = None  # beside nccl, for what is decided on the host
 
 
 def rank() -> int:
@@ -44,12 +46,18 @@ def process_group(device: str) -> Iterator[None]:
     import torch
     import torch.distributed as dist
 
+    global _host_group
+    timeout = timedelta(minutes=30)
     if device.startswith("cuda"):
         torch.cuda.set_device(local_rank())
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=timedelta(minutes=30))
+        dist.init_process_group("nccl", timeout=timeout)
+        _host_group = dist.new_group(backend="gloo", timeout=timeout)
+    else:
+        dist.init_process_group("gloo", timeout=timeout)
     try:
         yield
     finally:
+        _host_group = None
         dist.destroy_process_group()
 
 
@@ -85,6 +93,18 @@ def share(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def largest(value: int) -> int:
+    """The largest of the ranks' values, on every rank. From host to host: no GPU is waited for."""
+    if world_size() == 1:
+        return value
+    import torch
+    import torch.distributed as dist
+
+    box = torch.tensor([value])
+    dist.all_reduce(box, dist.ReduceOp.MAX, group=_host_group)
+    return int(box)
 
 
 def barrier() -> None:
@@ -126,17 +146,29 @@ def sum_over_ranks(value: Tensor) -> Tensor:
 def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
     """The module; under torchrun wrapped so that gradients are averaged over ranks.
 
-    Batch norm is per rank; rank 0's running statistics are everybody's (broadcast before each pass), as released.
+    Batch norm is per rank, and rank 0's running statistics are those that count, as released. There they are broadcast before each
+    pass; nothing in training reads them, so here they are not (`share_buffers` does it before an evaluation).
     """
     if world_size() == 1:
         return module
     from torch.nn.parallel import DistributedDataParallel
 
-    return DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
+    parallel = DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
+    parallel.broadcast_buffers = False  # as an argument it has another name from torch 2.13 on
+    return parallel
+
+
+def gradients_stay_here(module: nn.Module, *, here: bool) -> AbstractContextManager[None]:
+    """Passes and their backward in the block add to this rank's gradients alone; those of the next one outside average the sums.
+
+    module: as `data_parallel` gave it. here false: nothing is different in the block.
+    """
+    no_sync = getattr(module, "no_sync", None)
+    return no_sync() if here and no_sync is not None else nullcontext()
 
 
 def share_buffers(module: nn.Module) -> None:
-    """Give every rank the buffers of rank 0 (batch-norm statistics), as `data_parallel` does before a pass in training."""
+    """Give every rank the buffers of rank 0 (batch-norm statistics)."""
     if world_size() == 1:
         return
     import torch.distributed as dist

@@ -41,8 +41,9 @@ class DiskFullError(RspnetError):
 
 
 class Stopped(BaseException):
-    """SIGINT or SIGTERM arrived: unwind, keep the state, exit with 128 + signal. Not an Exception, so that nothing swallows it."""
+    """A signal arrived: unwind, keep the state, exit with 128 + signal. Not an Exception, so that nothing swallows it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number

@@ -262,7 +262,13 @@ def _refuse_without_effect(config: PretrainConfig | FinetuneConfig, typed: Mappi
     else:
         of_training = [key for key in typed if key.startswith(("optim.", "augment.")) or key in ("data.select_on", "model.linear")]
         without_effect |= {key: (config.optim.epochs == 0, "optim.epochs is 0") for key in of_training if key != "optim.epochs"}
-        without_effect["optim.milestones"] = (config.optim.schedule != "multistep", "optim.schedule is not multistep")
+        without_effect |= {
+            "optim.milestones": (config.optim.schedule != "multistep", "optim.schedule is not multistep"),
+            "run.checkpoint_activations": (
+                config.model.linear or config.optim.epochs == 0,
+                "with model.linear, or without training, no activations of the backbone are kept",
+            ),
+        }
     for key, (idle, why) in without_effect.items():
         if key in typed and idle:
             raise InputError(f"{key} has no effect, because {why}: leave it out, or change the other setting.")

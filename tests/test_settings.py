@@ -380,6 +380,8 @@ def test_what_is_typed_is_stronger_than_a_recipe_also_than_its_part_for_the_line
         (["test.clip=5"], "did you mean 'test.clips'"),
         (["moco.momentum=0.9"], "There is no setting 'moco.momentum'"),
         (["optim.lr_scale=linear"], "There is no setting 'optim.lr_scale'"),
+        (["model.linear=true", "run.checkpoint_activations=true"], "run.checkpoint_activations has no effect, because with model.linear"),
+        (["optim.accumulate=0"], "optim.accumulate"),
     ],
 )
 def test_settings_of_finetune_that_cannot_be_meant_are_one_sentence(sets: list[str], words: str) -> None:

@@ -6,10 +6,8 @@ Exit codes: 0 done, 1 failed, 2 bad input or usage, 130 / 143 interrupted.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -28,7 +26,8 @@ from rspnet_cli.cli.recipes import recipes
 from rspnet_cli.cli.report import report
 from rspnet_cli.cli.reproduce import reproduce
 from rspnet_cli.distributed import is_main
-from rspnet_cli.errors import RspnetError, Stopped
+from rspnet_cli.errors import RspnetError
+from rspnet_cli.stopping import stoppable
 
 app = typer.Typer(
     name="rspnet",
@@ -72,7 +71,10 @@ def _root(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (without the program's name; None: sys.argv) and return its exit code."""
     args = repeat_list_options(list(sys.argv[1:] if argv is None else argv))
-    handlers = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    return stoppable(lambda: _run(args))
+
+
+def _run(args: list[str]) -> int:
     try:
         app(args=args, prog_name="rspnet")
     except SystemExit as finished:
@@ -81,17 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_main() or error.of_this_rank:
             _say(f"rspnet: {error}")
         return error.exit_code
-    except Stopped as stopped:
-        if is_main():
-            _say("rspnet: interrupted; what is done is kept, and the same command continues it.")
-        return stopped.exit_code
     except BrokenPipeError:
         # The reader (`| head`) has left: nothing to say, and nothing more to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     return 0
 
 
@@ -120,11 +115,6 @@ def repeat_list_options(args: list[str]) -> list[str]:
         if not items:
             rewritten.append(name)
     return rewritten
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # once is enough; a second one would break the clean-up
-    raise Stopped(number)
 
 
 def _say(text: str) -> None:

@@ -22,7 +22,7 @@ from rspnet_cli.clips.loader import read_ahead
 from rspnet_cli.clips.sampling import cover_clip, frames_at_rate, played_frames, random_clip
 from rspnet_cli.config import AugmentConfig, ClipConfig
 from rspnet_cli.errors import RspnetError
-from rspnet_cli.videos.frames import FramesTable
+from rspnet_cli.videos.frames import FrameFiles
 from rspnet_cli.videos.store import StoredVideo, open_store
 
 
@@ -112,9 +112,9 @@ class TrainingClips(Dataset[Sample | RspnetError]):
     What is wrong with a video is returned, not raised: a worker's traceback is no sentence.
     """
 
-    def __init__(self, table: FramesTable, augment: AugmentConfig, *, frame_rate: float | None, seed: int) -> None:
-        self.table, self.augment, self.frame_rate, self.seed = table, augment, frame_rate, seed
-        self._checked = np.zeros(len(table), dtype=bool)
+    def __init__(self, files: FrameFiles, augment: AugmentConfig, *, frame_rate: float | None, seed: int) -> None:
+        self.files, self.augment, self.frame_rate, self.seed = files, augment, frame_rate, seed
+        self._checked = np.zeros(len(files.frames), dtype=bool)
 
     def __getitem__(self, request: Request) -> Sample | RspnetError:
         row = request.row
@@ -122,10 +122,10 @@ class TrainingClips(Dataset[Sample | RspnetError]):
             # Every frame file is hashed when this process first uses it: in the first epoch, or later when that epoch's last batch,
             # which is dropped, held it, or the run was resumed.
             if not self._checked[row]:
-                self.table.check_file(row)
+                self.files.check_file(row)
                 self._checked[row] = True
-            with open_store(self.table.path(row)) as video:
-                at_rate = frames_at_rate(video.num_frames, fps=float(self.table.fps[row]), frame_rate=self.frame_rate)
+            with open_store(self.files.path(row)) as video:
+                at_rate = frames_at_rate(video.num_frames, fps=float(self.files.fps[row]), frame_rate=self.frame_rate)
                 return Sample(row, tuple(self._clips(video, at_rate, request)))
         except RspnetError as error:
             return error
@@ -145,8 +145,8 @@ class TrainingClips(Dataset[Sample | RspnetError]):
 class ClipPairs(TrainingClips):
     """Query and key for pretraining. Each spans max(speeds) * T frames, of which those played are read."""
 
-    def __init__(self, table: FramesTable, clip: ClipConfig, augment: AugmentConfig, *, seed: int) -> None:
-        super().__init__(table, augment, frame_rate=clip.frame_rate, seed=seed)
+    def __init__(self, files: FrameFiles, clip: ClipConfig, augment: AugmentConfig, *, seed: int) -> None:
+        super().__init__(files, augment, frame_rate=clip.frame_rate, seed=seed)
         self.clip = clip
         self.span = max(clip.speeds) * clip.frames
 
@@ -167,9 +167,9 @@ class SingleClips(TrainingClips):
     """One clip of T frames for fine-tuning: consecutive ones, or ones spread over the whole video (sampling "cover")."""
 
     def __init__(
-        self, table: FramesTable, augment: AugmentConfig, *, frames: int, sampling: str, frame_rate: float | None, seed: int
+        self, files: FrameFiles, augment: AugmentConfig, *, frames: int, sampling: str, frame_rate: float | None, seed: int
     ) -> None:
-        super().__init__(table, augment, frame_rate=frame_rate, seed=seed)
+        super().__init__(files, augment, frame_rate=frame_rate, seed=seed)
         self.frames = frames
         self.draw = cover_clip if sampling == "cover" else random_clip
 

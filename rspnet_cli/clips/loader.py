@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 import time
@@ -14,8 +15,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from rspnet_cli.errors import RspnetError
+from rspnet_cli.stopping import STOP_SIGNALS
 
-_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD}
+_SIGNALS = {*STOP_SIGNALS, signal.SIGCHLD}
 
 
 def read_ahead(
@@ -29,7 +31,7 @@ def read_ahead(
     loader = {
         "num_workers": workers,
         "collate_fn": collate,
-        "worker_init_fn": _ignore_interrupts,
+        "worker_init_fn": _begin_worker,
         "pin_memory": pin_memory,
         "prefetch_factor": prefetch if workers else None,
         "generator": torch.Generator(),  # else the loader draws a seed, which nothing here uses, from the caller's random state
@@ -87,9 +89,12 @@ def _checked(items: Iterator[Any]) -> Generator[Any]:
         yield item
 
 
-def _ignore_interrupts(_: int) -> None:
-    """In a worker: Ctrl-C is the parent's business (the terminal sends it to all), and SIGTERM ends it without a word."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _begin_worker(_: int) -> None:
+    """Ctrl-C and a scheduler's warning reach all processes and are the parent's business; SIGTERM ends a worker without a word."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # also how torch ends a worker that is stuck
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    # What the parent had is never garbage here; looking through it would write to, and so copy, every page of it.
+    gc.freeze()
     torch.set_num_threads(1)

@@ -60,6 +60,8 @@ class OptimSection(Section):
     """Learning rate for the global batch."""
     batch_size: int = Field(64, ge=1, le=1_000_000)
     """Global batch: videos per step, all processes together."""
+    accumulate: int = Field(1, ge=1, le=100_000)
+    """Passes over parts of a process' share of the batch, their gradients added: less memory. Batch norm sees one part at a time."""
     epochs: int = Field(200, ge=1, le=1_000_000)
     """Passes over the videos."""
     sgd_momentum: float = Field(0.9, ge=0, lt=1)
@@ -81,6 +83,8 @@ class RunConfig(Section):
     """auto: bf16 autocast on a GPU that has it, fp32 elsewhere."""
     compile: bool = False
     """torch.compile the encoders (the first steps then take a minute or so)."""
+    checkpoint_activations: bool = False
+    """Compute the activations of each block again in the backward pass instead of keeping them: less memory, more time, the same result."""
     workers: int | None = Field(None, ge=0, le=1024)
     """Processes that decode clips (None: one for each CPU core that the training leaves; changes no result)."""
     log_interval: int = Field(20, ge=1, le=1_000_000)

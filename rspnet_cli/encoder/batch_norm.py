@@ -1,13 +1,16 @@
-"""Batch-norm statistics estimated anew: for an untrained encoder, or one whose running averages lag behind."""
+"""The running statistics of batch norm: estimated anew (for an untrained encoder, or one whose averages lag behind), or left alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from rspnet_cli.encoder.conv import Backbone
+if TYPE_CHECKING:
+    from rspnet_cli.encoder.conv import Backbone
 
 
 @torch.no_grad()
@@ -28,3 +31,17 @@ def estimate_statistics(backbone: Backbone, batches: Iterable[Tensor]) -> None:
         for norm, momentum in norms:
             norm.momentum = momentum
         backbone.eval()
+
+
+@contextmanager
+def frozen_statistics(module: nn.Module, *, frozen: bool = True) -> Iterator[None]:
+    """In the block batch norm normalises as ever, and leaves its running statistics alone; frozen false: nothing is different."""
+    norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm3d)] if frozen else []
+    before = [(layer.momentum, layer.num_batches_tracked) for layer in norms]
+    try:
+        for layer in norms:
+            layer.momentum, layer.num_batches_tracked = 0.0, None
+        yield
+    finally:
+        for layer, (momentum, count) in zip(norms, before, strict=True):
+            layer.momentum, layer.num_batches_tracked = momentum, count

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rspnet_cli.encoder.conv import Backbone, Conv3d, scale_channels
+
+# Units between two pools, and the pool after them. The first one keeps time.
+GROUPS = (
+    (("1",), (1, 2, 2)),  # (B, C, T, H/2, W/2)
+    (("2",), (2, 2, 2)),  # (B, C, T/2, H/4, W/4)
+    (("3a", "3b"), (2, 2, 2)),  # (B, C, T/4, H/8, W/8)
+    (("4a", "4b"), (2, 2, 2)),  # (B, C, T/8, H/16, W/16)
+    (("5a", "5b"), None),
+)
 
 
 def c3d(*, width: float = 1.0) -> C3D:
@@ -29,16 +41,13 @@ class C3D(Backbone):
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, C, t, h, w)."""
-        x = self._unit("1", clips)
-        x = F.max_pool3d(x, kernel_size=(1, 2, 2))  # (B, C, T, H/2, W/2): the first pool keeps time
-        x = self._unit("2", x)
-        x = F.max_pool3d(x, kernel_size=2)  # (B, C, T/2, H/4, W/4)
-        x = self._unit("3b", self._unit("3a", x))
-        x = F.max_pool3d(x, kernel_size=2)  # (B, C, T/4, H/8, W/8)
-        x = self._unit("4b", self._unit("4a", x))
-        x = F.max_pool3d(x, kernel_size=2)  # (B, C, T/8, H/16, W/16)
-        return self._unit("5b", self._unit("5a", x))
+        x = clips
+        for names, pool in GROUPS:
+            x = self.run(partial(self._group, names, pool), x)
+        return x
 
-    def _unit(self, name: str, x: Tensor) -> Tensor:
-        x = getattr(self, f"bn{name}")(getattr(self, f"conv{name}")(x))
-        return F.relu(x, inplace=True)
+    def _group(self, names: Sequence[str], pool: tuple[int, int, int] | None, x: Tensor) -> Tensor:
+        for name in names:
+            x = getattr(self, f"bn{name}")(getattr(self, f"conv{name}")(x))
+            x = F.relu(x, inplace=True)
+        return x if pool is None else F.max_pool3d(x, kernel_size=pool)

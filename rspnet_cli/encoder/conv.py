@@ -1,10 +1,16 @@
-"""What every backbone is made of: a 3D convolution that is right in bfloat16 on CPUs, and the width multiplier."""
+"""What backbones are made of: blocks that need not keep activations, a 3D convolution right in bfloat16 on CPUs, the multiplied width."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from rspnet_cli.encoder.batch_norm import frozen_statistics
 
 
 class Backbone(nn.Module):
@@ -12,6 +18,25 @@ class Backbone(nn.Module):
 
     channels: int
     """Channels of the feature map."""
+    checkpoint_activations = False
+    """Whether the backward pass computes what lies within a block again, so that only the inputs of the blocks are kept till then."""
+
+    def run(self, block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """block(*inputs): how a backbone runs its stem and every block. The result, gradients included, is the same either way."""
+        if not (self.checkpoint_activations and torch.is_grad_enabled()):
+            return block(*inputs)
+        if torch.compiler.is_compiling():  # statistics are written once, at the end of a compiled pass
+            computed: Tensor = checkpoint(block, *inputs, use_reentrant=False)
+            return computed
+        times = count()
+
+        def once_more(*inputs: Tensor) -> Tensor:
+            # The second time is the backward pass's, which batch norm has no new batch to learn from.
+            with frozen_statistics(self, frozen=next(times) > 0):
+                return block(*inputs)
+
+        computed = checkpoint(once_more, *inputs, use_reentrant=False)
+        return computed
 
 
 def scale_channels(channels: int, width: float, multiple: int = 8) -> int:

@@ -53,11 +53,15 @@ class MFNet(Backbone):
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, C, T/2, h, w)."""
-        x = self.maxpool(self.conv1(clips))  # (B, 16, T, H/4, W/4)
+        x = self.run(self._stem, clips)
         for name in STAGES:
-            x = getattr(self, name)(x)
-        feature_map: Tensor = self.tail(x)
-        return feature_map
+            for unit in getattr(self, name):
+                x = self.run(unit, x)
+        return self.run(self.tail, x)
+
+    def _stem(self, clips: Tensor) -> Tensor:
+        pooled: Tensor = self.maxpool(self.conv1(clips))  # (B, 16, T, H/4, W/4)
+        return pooled
 
 
 class Unit(nn.Module):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -13,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rspnet_cli import distributed
+from rspnet_cli.encoder.batch_norm import frozen_statistics
 from rspnet_cli.encoder.encoder import Encoder
 
 Embeddings = tuple[Tensor, Tensor]
@@ -52,10 +51,6 @@ class MoCo(nn.Module):
         """theta_k = momentum * theta_k + (1 - momentum) * theta_q, parameters only: batch norm keeps its own statistics."""
         torch._foreach_lerp_(list(self.key.parameters()), list(self.query.parameters()), 1 - momentum)
 
-    def embed_queries(self, clips: Tensor, project: nn.Module) -> Embeddings:
-        """Query pass with gradient, not shuffled: (b, 3, T, S, S) -> (A, M). `project`: the query encoder's projection, as DDP wraps it."""
-        return _in_splits(project, clips, self.bn_splits)
-
     @torch.no_grad()
     def embed_keys(self, clips: Tensor, shuffle: np.ndarray) -> Embeddings:
         """Key pass without gradient, shuffled over ranks and bn_splits and put back: (b, 3, T, S, S) -> (A, M).
@@ -65,13 +60,12 @@ class MoCo(nn.Module):
         """
         ranks = distributed.world_size()
         if ranks * self.bn_splits == 1:
-            embeddings: Embeddings = self.key.project(clips)
-            return embeddings
+            return self.key.project(clips)
         order = torch.from_numpy(shuffle).to(clips.device)
         mine = slice(distributed.rank() * len(clips), (distributed.rank() + 1) * len(clips))
         shuffled = distributed.all_gather_rows(clips)[order[mine]]
         back = torch.argsort(order)[mine]
-        appearance, motion = _in_splits(_Projection(self.key), shuffled, self.bn_splits)
+        appearance, motion = _in_splits(self.key, shuffled, self.bn_splits)
         return distributed.all_gather_rows(appearance)[back], distributed.all_gather_rows(motion)[back]
 
     @torch.no_grad()
@@ -88,43 +82,31 @@ class MoCo(nn.Module):
 class _Projection(nn.Module):
     """An encoder whose forward is its projection, the form in which DDP can wrap it. Its state dict keys begin with `encoder.`."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, splits: int) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.splits = encoder, splits
 
     def forward(self, clips: Tensor) -> Embeddings:
-        embeddings: Embeddings = self.encoder.project(clips)
-        return embeddings
+        return _in_splits(self.encoder, clips, self.splits)
 
 
-def query_projection(moco: MoCo, device: torch.device) -> nn.Module:
-    """The query encoder's projection as a module, gradients averaged over ranks."""
-    return distributed.data_parallel(_Projection(moco.query), device)
+def query_projection(moco: MoCo, device: torch.device, *, passes: int = 1) -> nn.Module:
+    """The query pass as a module, gradients averaged over ranks: (b / passes, 3, T, S, S) -> (A, M), not shuffled.
+
+    passes: how many of them make a step's batch; each takes its share of bn_splits, a multiple of passes.
+    """
+    return distributed.data_parallel(_Projection(moco.query, moco.bn_splits // passes), device)
 
 
-def _in_splits(project: nn.Module, clips: Tensor, splits: int) -> Embeddings:
+def _in_splits(encoder: Encoder, clips: Tensor, splits: int) -> Embeddings:
     """Project sub-batch by sub-batch, each with batch-norm statistics of its own.
 
     The running statistics follow the first sub-batch, as those of rank 0 do under torchrun: so both give equal encoders.
     """
-    if splits == 1:
-        embeddings: Embeddings = project(clips)
-        return embeddings
     parts = []
     for number, part in enumerate(clips.chunk(splits)):
-        with _frozen_statistics(project, frozen=number > 0):
-            parts.append(project(part))
+        with frozen_statistics(encoder, frozen=number > 0):
+            parts.append(encoder.project(part))
+    if splits == 1:
+        return parts[0]
     return torch.cat([appearance for appearance, _ in parts]), torch.cat([motion for _, motion in parts])
-
-
-@contextmanager
-def _frozen_statistics(module: nn.Module, *, frozen: bool) -> Iterator[None]:
-    """Batch norm still normalises by the batch, but leaves its running statistics alone."""
-    norms = [(layer, layer.momentum) for layer in module.modules() if isinstance(layer, nn.BatchNorm3d)] if frozen else []
-    try:
-        for layer, _ in norms:
-            layer.momentum = 0.0
-        yield
-    finally:
-        for layer, momentum in norms:
-            layer.momentum = momentum

@@ -32,10 +32,13 @@ class R2Plus1D(Backbone):
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, C, t, h, w)."""
-        x = F.relu(self.bn1(self.conv1(clips)), inplace=True)  # (B, C, T, H/2, W/2)
+        x = self.run(self._stem, clips)
         for stage in (self.conv2, self.conv3, self.conv4, self.conv5):
-            x = stage(x)
+            x = self.run(stage, x)
         return x
+
+    def _stem(self, clips: Tensor) -> Tensor:
+        return F.relu(self.bn1(self.conv1(clips)), inplace=True)  # (B, C, T, H/2, W/2)
 
 
 class Stage(nn.Module):

@@ -50,11 +50,16 @@ class R3D(Backbone):
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, C, t, h, w)."""
-        x: Tensor = F.relu(self.bn1(self.conv1(clips)), inplace=True)  # (B, C, T, H/2, W/2)
-        x = self.maxpool(x)  # (B, C, T/2, H/4, W/4)
+        x = self.run(self._stem, clips)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
+            for block in stage:
+                x = self.run(block, x)
         return x
+
+    def _stem(self, clips: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(clips)), inplace=True)  # (B, C, T, H/2, W/2)
+        pooled: Tensor = self.maxpool(x)  # (B, C, T/2, H/4, W/4)
+        return pooled
 
 
 class BasicBlock(nn.Module):

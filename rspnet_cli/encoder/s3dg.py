@@ -64,8 +64,10 @@ class S3DG(Backbone):
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, C, t, h, w)."""
-        feature_map: Tensor = self.feature(clips)
-        return feature_map
+        x = clips
+        for layer in self.feature:
+            x = self.run(layer, x)
+        return x
 
 
 class Inception(nn.Module):

@@ -5,6 +5,8 @@ The published network takes 32 frames, every second one of a video: all of them 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,8 +23,6 @@ STAGES = {
     "s4": (6, 256, 2, (3, 3)),
     "s5": (3, 512, 2, (3, 3)),
 }
-Pair = tuple[Tensor, Tensor]
-"""(slow, fast): (B, C_slow, T/8, h, w) and (B, C_fast, T, h, w)."""
 
 
 def slowfast_r50(*, width: float = 1.0) -> SlowFast:
@@ -53,10 +53,12 @@ class SlowFast(Backbone):
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, C, T/8, h, w)."""
-        slow, fast = self.s1((slow_frames(clips), clips))  # (B, C, T/8, H/4, W/4), (B, C', T, H/4, W/4)
+        slow = self.run(self.s1.pathway0_stem, slow_frames(clips))  # (B, C, T/8, H/4, W/4)
+        fast = self.run(self.s1.pathway1_stem, clips)  # (B, C', T, H/4, W/4)
         for number, name in enumerate(STAGES, start=1):
-            slow = getattr(self, f"s{number}_fuse")((slow, fast))
-            slow, fast = getattr(self, name)((slow, fast))
+            slow = self.run(getattr(self, f"s{number}_fuse"), slow, fast)
+            for slow_block, fast_block in getattr(self, name).pairs():
+                slow, fast = self.run(slow_block, slow), self.run(fast_block, fast)
         fast = F.avg_pool3d(fast, kernel_size=(ALPHA, 1, 1))  # (B, C', T/8, H/32, W/32)
         return torch.cat((slow, fast), dim=1)
 
@@ -76,10 +78,6 @@ class Stems(nn.Module):
         super().__init__()
         self.pathway0_stem = Stem(slow, time_kernel=1)
         self.pathway1_stem = Stem(fast, time_kernel=5)
-
-    def forward(self, pair: Pair) -> Pair:
-        """Clips (B, 3, T/8, H, W), (B, 3, T, H, W) -> (B, slow, T/8, H/4, W/4), (B, fast, T, H/4, W/4)."""
-        return self.pathway0_stem(pair[0]), self.pathway1_stem(pair[1])
 
 
 class Stem(nn.Module):
@@ -105,9 +103,8 @@ class Lateral(nn.Module):
         self.conv_f2s = _conv(channels, self.out_channels, (5, 1, 1), stride=(ALPHA, 1, 1))
         self.bn = nn.BatchNorm3d(self.out_channels)
 
-    def forward(self, pair: Pair) -> Tensor:
+    def forward(self, slow: Tensor, fast: Tensor) -> Tensor:
         """(B, C, T/8, h, w), (B, C', T, h, w) -> (B, C + 2 * C', T/8, h, w)."""
-        slow, fast = pair
         return torch.cat((slow, F.relu(self.bn(self.conv_f2s(fast)), inplace=True)), dim=1)
 
 
@@ -139,13 +136,10 @@ class Stage(nn.Module):
                 self.add_module(f"pathway{pathway}_res{index}", block)
                 channels = out_channels[pathway]
 
-    def forward(self, pair: Pair) -> Pair:
-        """(B, C, T/8, H, W), (B, C', T, H, W) -> the same with other channels, h and w."""
-        slow, fast = pair
+    def pairs(self) -> Iterator[tuple[Block, Block]]:
+        """The blocks of the slow and the fast pathway, in order."""
         for index in range(self.blocks):
-            slow = getattr(self, f"pathway0_res{index}")(slow)
-            fast = getattr(self, f"pathway1_res{index}")(fast)
-        return slow, fast
+            yield getattr(self, f"pathway0_res{index}"), getattr(self, f"pathway1_res{index}")
 
 
 class Block(nn.Module):

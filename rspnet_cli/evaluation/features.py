@@ -21,7 +21,7 @@ from rspnet_cli.clips.sampling import cover_clips, frames_at_rate, uniform_clips
 from rspnet_cli.encoder.load import resize_and_normalise
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.evaluation.gallery import Gallery
-from rspnet_cli.videos.frames import FramesTable
+from rspnet_cli.videos.frames import FrameFiles
 from rspnet_cli.videos.store import StoredVideo, open_store
 
 # Batch norm is estimated on so many train videos, evenly spaced over the table, one centre clip each; of fewer videos more clips are taken.
@@ -61,7 +61,7 @@ class UniformClips(Dataset["VideoClips | RspnetError"]):
 
     def __init__(
         self,
-        table: FramesTable,
+        files: FrameFiles,
         *,
         frames: int,
         count: int,
@@ -69,21 +69,21 @@ class UniformClips(Dataset["VideoClips | RspnetError"]):
         sampling: str = "consecutive",
         gallery: Gallery | None = None,
     ) -> None:
-        self.table, self.frames, self.count, self.frame_rate, self.gallery = table, frames, count, frame_rate, gallery
+        self.files, self.frames, self.count, self.frame_rate, self.gallery = files, frames, count, frame_rate, gallery
         self.choose = cover_clips if sampling == "cover" else uniform_clips
 
     def __getitem__(self, row: int) -> VideoClips | RspnetError:
         try:
-            self.table.check_file(row)
-            with open_store(self.table.path(row)) as video:
-                if video.num_frames != self.table.frames[row]:
-                    raise video.damaged(f"it has {video.num_frames} frames and videos.csv says {self.table.frames[row]}")
+            self.files.check_file(row)
+            with open_store(self.files.path(row)) as video:
+                if video.num_frames != self.files.frames[row]:
+                    raise video.damaged(f"it has {video.num_frames} frames and videos.csv says {self.files.frames[row]}")
                 return self._clips(video, row)
         except RspnetError as error:
             return error
 
     def _clips(self, video: StoredVideo, row: int) -> VideoClips:
-        at_rate = frames_at_rate(video.num_frames, fps=float(self.table.fps[row]), frame_rate=self.frame_rate)
+        at_rate = frames_at_rate(video.num_frames, fps=float(self.files.fps[row]), frame_rate=self.frame_rate)
         indices = at_rate[self.choose(len(at_rate), frames=self.frames, count=self.count)]  # (N, T)
         wanted, clips = np.unique(indices, return_inverse=True)
         view = self._view(video, row, video.read(wanted))  # (U, h, w, 3)

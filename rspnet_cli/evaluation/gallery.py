@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from rspnet_cli.clips.draws import ClipDraw, draw_clip, gallery_order, gallery_rng
 from rspnet_cli.config import AugmentConfig, ExportConfig, FinetuneConfig
 from rspnet_cli.errors import InputError
@@ -27,14 +29,17 @@ class Gallery:
 
     split: str
     seed: int
-    described: frozenset[int]
-    """Cropped and flipped."""
-    dropped: frozenset[int]
-    """Of the last incomplete batch: no part of the gallery."""
+    described: np.ndarray
+    """(n,) int64, ascending rows: cropped and flipped."""
+    dropped: np.ndarray
+    """(m,) int64, ascending rows of the last incomplete batch: no part of the gallery."""
 
     def draw(self, row: int, height: int, width: int) -> ClipDraw | None:
         """How all clips of a video of height x width pixels are cropped and flipped; None for a video that is not in the gallery."""
-        return draw_clip(height, width, AUGMENT, gallery_rng(self.seed, row)) if row in self.described else None
+        place = np.searchsorted(self.described, row)
+        if place == len(self.described) or self.described[place] != row:
+            return None
+        return draw_clip(height, width, AUGMENT, gallery_rng(self.seed, row))
 
     def words(self) -> str:
         """What it is, for a reader of the features alone."""
@@ -68,8 +73,8 @@ def reference_gallery(config: ExportConfig, table: FramesTable) -> Gallery | Non
             f"Split {config.split} has {len(train)} train videos, fewer than a batch of {config.gallery_batch}, so nothing would be left "
             "of the gallery: set a smaller gallery_batch."
         )
-    shuffled = train[gallery_order(len(train), seed=config.seed)].tolist()
-    return Gallery(config.split, config.seed, frozenset(shuffled[:count]), frozenset(shuffled[count:]))
+    shuffled = train[gallery_order(len(train), seed=config.seed)]
+    return Gallery(config.split, config.seed, np.sort(shuffled[:count]), np.sort(shuffled[count:]))
 
 
 def gallery_kind(export: Manifest) -> str | None:

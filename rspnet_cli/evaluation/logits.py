@@ -46,6 +46,6 @@ def video_logits(
             raise AssertionError("more videos than rows")
     gathered: np.ndarray = distributed.sum_over_ranks(torch.from_numpy(logits).to(clip_input.device)).cpu().numpy()
     if not np.isfinite(gathered).all():
-        video = clips.table.ids[int(rows[int(np.argmin(np.isfinite(gathered).all(axis=1)))])]
+        video = clips.files.path(int(rows[int(np.argmin(np.isfinite(gathered).all(axis=1)))])).name
         raise RspnetError(f"The logits of video {video} are not finite: lower optim.lr, or use --precision fp32 if it was not.")
     return gathered

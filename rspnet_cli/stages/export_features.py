@@ -60,12 +60,11 @@ def export_features(
     """Describe every video by one vector: the mean over its clips of pooled last-layer features.
 
     pretrain, frames: folders or manifests of a pretraining (or fine-tuning) and of the extraction to describe (None: the one that it
-    trained on, or default_frames for an imported encoder, which names none). out: this stage's folder. Raises InputError for inputs that
-    are not what they should be, RspnetError for features that are not finite.
+    trained on, or default_frames for an imported encoder, which names none). out: this stage's folder. Under torchrun every rank calls it
+    and does its part; the result is that of one process. Raises InputError for inputs that are not what they should be, RspnetError for
+    features that are not finite.
     """
     report = report or Reporter.silent()
-    if distributed.world_size() > 1:
-        raise InputError("export-features runs in one process: start it without torchrun.")
     if "parquet" in config.also and find_spec("pyarrow") is None:
         raise InputError("--also parquet needs the package pyarrow: install it with `pip install 'rspnet-cli[parquet]'`, or leave it out.")
     device = resolve_device(config.device)
@@ -84,13 +83,17 @@ def export_features(
         }
     )
     inputs = {trained.stage: trained.path, "extract": frames or frames_of(trained, default_frames)}
-    with begin_stage("export-features", config.identity(), inputs=inputs, out=out, force=force, report=report) as stage:
+    with (
+        distributed.process_group(device.type),
+        begin_stage("export-features", config.identity(), inputs=inputs, out=out, force=force, report=report) as stage,
+    ):
         if stage.manifest is not None:
             return stage.manifest
         table = read_frames(stage.inputs["extract"])
         gallery = reference_gallery(config, table)
         encoder = load_encoder(trained.path, device=str(device), checkpoint="initial" if config.random_init else config.checkpoint)
-        num_statistics_clips = _prepare_batch_norm(config, stage, encoder, table, report) if config.reestimate_bn else 0
+        with distributed.may_fail_on_one_rank():
+            num_statistics_clips = _prepare_batch_norm(config, stage, encoder, table, report) if config.reestimate_bn else 0
         _warn_of_enlarging(encoder, table, report)
         if stage.classes_differ:
             report.info("export-features: these videos have other classes than the encoder's; labels and splits are those of these videos.")
@@ -99,21 +102,29 @@ def export_features(
                 f"export-features: {len(gallery.described):,} train videos of split {gallery.split} are cropped and flipped at random, and "
                 f"{len(gallery.dropped)} left out, as in the released code."
             )
-        _describe(config, stage, encoder, table, gallery, report)
-        return _write_results(config, stage, encoder, table, gallery, num_statistics_clips)
+        with distributed.may_fail_on_one_rank():
+            _describe(config, stage, encoder, table, gallery, report)
+            distributed.barrier()  # all shards are there
+        if distributed.is_main():
+            _write_results(config, stage, encoder, table, gallery, num_statistics_clips)
+        distributed.barrier()
+        return stage.manifest or read_manifest(out, stage="export-features", verify=False)
 
 
 def _describe(
     config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, table: FramesTable, gallery: Gallery | None, report: Reporter
 ) -> None:
-    """Write the shards that are not there yet."""
+    """Write the shards that are not there yet; each rank every so-many-th of them, and rank 0 shows how far its own share is."""
     shards = split_shards(len(table), clips=config.clips, batch_size=config.batch_size)
-    missing = [shard for shard in shards if not _shard_path(stage, shard).exists()]
+    # What is missing is rank 0's word: the others may look when its first shard is there.
+    missing = distributed.share([shard for shard in shards if not _shard_path(stage, shard).exists()])
+    missing = missing[distributed.rank() :: distributed.world_size()]
     rows = [row for shard in missing for row in shard]
+    done = len(table) - len(rows) if distributed.world_size() == 1 else 0
     clips = _clips_of(encoder, table, config.clips, gallery)
     forward = partial(_features, encoder, config)
     with closing(load_clips(clips, rows, workers=config.workers or 0, pin_memory=encoder.device.type == "cuda")) as videos:
-        tracked = report.track(videos, total=len(table), unit="videos", name="export-features", start=len(table) - len(rows))
+        tracked = report.track(videos, total=done + len(rows), unit="videos", name="export-features", start=done)
         described = describe_videos(
             forward,
             tracked,
@@ -140,7 +151,7 @@ def _features(encoder: PretrainedEncoder, config: ExportConfig, clips: torch.Ten
 
 def _clips_of(encoder: PretrainedEncoder, table: FramesTable, count: int, gallery: Gallery | None = None) -> UniformClips:
     return UniformClips(
-        table, frames=encoder.frames, count=count, frame_rate=encoder.frame_rate, sampling=encoder.sampling, gallery=gallery
+        table.files, frames=encoder.frames, count=count, frame_rate=encoder.frame_rate, sampling=encoder.sampling, gallery=gallery
     )
 
 
@@ -172,13 +183,14 @@ def _prepare_batch_norm(config: ExportConfig, stage: Stage, encoder: PretrainedE
     chosen, count = statistics_clips(rows)
     path = stage.work / _STATISTICS
     names = [name for name, _ in encoder.named_buffers() if name.startswith("backbone.")]
-    if not path.exists():
+    if distributed.is_main() and not path.exists():
         clips = _clips_of(encoder, trained, count)
         with closing(load_clips(clips, chosen.tolist(), workers=config.workers or 0, pin_memory=False)) as videos:
             batches = statistics_batches(videos, num_clips=count * len(chosen), clip_input=_input_of(encoder))
             with torch.autocast(encoder.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 estimate_statistics(encoder.backbone, batches)
         write_tensors(path, {name: encoder.get_buffer(name).cpu().numpy() for name in names}, {})
+    distributed.barrier()
     with open_tensors(path, advice=_AGAIN) as view:
         for name in names:
             buffer = encoder.get_buffer(name)
@@ -231,7 +243,7 @@ def _write_results(
     table: FramesTable,
     gallery: Gallery | None,
     num_statistics_clips: int,
-) -> Manifest:
+) -> None:
     clip_features, clip_times_s = _read_shards(config, stage, encoder.channels, len(table))
     features = FeatureTable(
         features=clip_features.mean(axis=1, dtype=np.float64).astype(np.float32),
@@ -251,7 +263,7 @@ def _write_results(
         artifacts.append("features.parquet")
         with atomic_path(stage.work / artifacts[-1]) as temporary:
             features.videos.assign(features=list(features.features)).to_parquet(temporary, engine="pyarrow", index=False)
-    return stage.finish(
+    stage.finish(
         results={"videos": len(table), "channels": encoder.channels, "clips": config.clips},
         artifacts=artifacts,
         classes_sha256=stage.inputs["extract"].classes_sha256,
@@ -263,7 +275,7 @@ def _video_rows(config: ExportConfig, stage: Stage, table: FramesTable, gallery:
     """The columns of the export's videos.csv, typed as FeatureTable wants them."""
     videos = labelled_videos(table).videos
     if gallery is not None:
-        videos.loc[sorted(gallery.dropped), f"split_{gallery.split}"] = "unused"
+        videos.loc[gallery.dropped, f"split_{gallery.split}"] = "unused"
     # By the hash of the source: also true of another extraction, and of a copy of a video under another name.
     videos["seen"] = seen_videos(None if config.random_init else _encoder_manifest(stage), table.rows["sha256"])
     return videos

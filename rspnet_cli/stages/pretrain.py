@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rspnet_cli import distributed
 from rspnet_cli.clips.augment import augment
@@ -27,9 +26,11 @@ from rspnet_cli.stage import Stage, begin_stage
 from rspnet_cli.tables import METRICS, PRETRAIN_VIDEOS, TIMINGS, csv_bytes
 from rspnet_cli.tensors import write_tensors
 from rspnet_cli.training.checkpoint import Checkpoints, state_arrays
-from rspnet_cli.training.fit import check_batch, check_num_videos, resolved_run, warn_of_looped
-from rspnet_cli.training.loop import Plan, Position, build_optimizer, train
+from rspnet_cli.training.fit import check_batch, check_num_videos, prepare_compiling, resolved_run, warn_of_accumulation, warn_of_looped
+from rspnet_cli.training.loop import train
 from rspnet_cli.training.objective import Figures
+from rspnet_cli.training.optimiser import build_optimizer
+from rspnet_cli.training.plan import Plan, Position
 from rspnet_cli.training.step import LoadedClips, rspnet_step
 from rspnet_cli.videos.frames import FramesTable, read_frames
 
@@ -43,7 +44,7 @@ def pretrain(config: PretrainConfig, *, frames: Path, out: Path, force: bool = F
     report = report or Reporter.silent()
     device = resolve_device(config.run.device)
     with distributed.process_group(device.type):
-        config = resolve(config, device)
+        asked, config = config, resolve(config, device)
         identity = config.identity()
         identity["run"]["processes"] = distributed.world_size()
         with begin_stage("pretrain", identity, inputs={"extract": frames}, out=out, force=force, report=report) as stage:
@@ -52,6 +53,8 @@ def pretrain(config: PretrainConfig, *, frames: Path, out: Path, force: bool = F
             table = read_frames(stage.inputs["extract"])
             rows = training_rows(table, config)
             check_fit(config, table, rows, report)
+            if config.moco.bn_splits > asked.moco.bn_splits:
+                warn_of_accumulation(config.optim, report)
             with distributed.may_fail_on_one_rank():
                 position, queue_filled = _train(config, stage, table, rows, device, report)
             if distributed.is_main():
@@ -61,17 +64,28 @@ def pretrain(config: PretrainConfig, *, frames: Path, out: Path, force: bool = F
 
 
 def resolve(config: PretrainConfig, device: torch.device) -> PretrainConfig:
-    """Replace every `auto` by what it comes to, and trim the queue to whole global batches. Raises InputError."""
+    """Replace every `auto` by what it comes to, and trim the queue to whole global batches. Raises InputError.
+
+    Passes over parts of a batch (optim.accumulate) have batch-norm statistics of their own, so moco.bn_splits is at least their number:
+    with it they give the result of one pass.
+    """
     optim, moco = config.optim, config.moco
-    check_batch(optim.batch_size, bn_splits=moco.bn_splits)
+    bn_splits, fewer = max(moco.bn_splits, optim.accumulate), min(moco.bn_splits, optim.accumulate)
+    if bn_splits % fewer:
+        raise InputError(
+            f"moco.bn_splits {moco.bn_splits} and optim.accumulate {optim.accumulate} cut a batch in different places: "
+            "make one a multiple of the other."
+        )
+    because = "moco.bn_splits" if moco.bn_splits >= optim.accumulate else "optim.accumulate"
+    check_batch(optim.batch_size, parts=bn_splits, because=because)
     queue_size = moco.queue_size - moco.queue_size % optim.batch_size
     if queue_size == 0:
         raise InputError(
             f"moco.queue_size {moco.queue_size} is smaller than the batch ({optim.batch_size}): raise it to a multiple of the batch, "
             "or lower optim.batch_size."
         )
-    trimmed = moco.model_copy(update={"queue_size": queue_size})
-    return config.model_copy(update={"moco": trimmed, "run": resolved_run(config.run, device)})
+    moco = moco.model_copy(update={"queue_size": queue_size, "bn_splits": bn_splits})
+    return config.model_copy(update={"moco": moco, "run": resolved_run(config.run, device)})
 
 
 def training_rows(table: FramesTable, config: PretrainConfig) -> np.ndarray:
@@ -89,7 +103,7 @@ def check_fit(config: PretrainConfig, table: FramesTable, rows: np.ndarray, repo
     """Whether the settings fit these videos. Raises InputError where they cannot work; warns where they will work badly."""
     check_clip_size(config.model.backbone, frames=config.clip.frames, side=config.clip.size)
     table.refuse_larger(config.clip.size)
-    check_num_videos(len(rows), config.optim.batch_size, bn_splits=config.moco.bn_splits)
+    check_num_videos(len(rows), config.optim.batch_size, parts=config.moco.bn_splits)
     if config.moco.queue_size > len(rows) / 2 and not config.moco.mask_same_video and config.objective.avid_weight > 0:
         report.warn(
             f"the queue holds {config.moco.queue_size} keys and there are {len(rows)} videos, so a query meets older keys of its own video "
@@ -127,18 +141,20 @@ def _train(
 ) -> tuple[Position, bool]:
     """Train to the end. Returns the position and whether the queue was full of real keys when the last epoch began."""
     optim, run, world_size = config.optim, config.run, distributed.world_size()
+    if run.compile:
+        prepare_compiling("pretrain", device, report)
     moco = build_moco(config)
     if distributed.is_main() and not (stage.work / "initial.safetensors").exists():
         write_tensors(stage.work / "initial.safetensors", state_arrays(moco.query), {})
     # Measured on CPUs too: r3d18 at a quarter of its width takes 0.64 s instead of 1.15 s forward and backward (batch 32, 48 px, AVX2).
     moco = moco.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    if run.compile:
-        report.info("pretrain: compiling the encoders; the first steps take a minute or so.")
+    moco.query.backbone.checkpoint_activations = run.checkpoint_activations
+    if run.compile:  # in place: the names in checkpoints stay
         moco.query.backbone.compile()
         moco.key.backbone.compile()
-    project = query_projection(moco, device)
+    project = query_projection(moco, device, passes=optim.accumulate)
     optimizer = build_optimizer(optim, moco.query)
-    dataset = ClipPairs(table, config.clip, config.augment, seed=run.seed)
+    dataset = ClipPairs(table.files, config.clip, config.augment, seed=run.seed)
     steps_per_epoch = len(rows) // optim.batch_size
     steps_to_fill = config.moco.queue_size // optim.batch_size
     epochs_to_fill = _epochs_to_fill(config, len(rows))
@@ -165,13 +181,12 @@ def _train(
         )
         return batches(dataset, order, workers=run.workers or 0, pin_memory=device.type == "cuda")
 
-    def step(batch: ClipBatch, epoch: int, number: int) -> tuple[Tensor, Figures]:
+    def step(batch: ClipBatch, epoch: int, number: int) -> Figures:
         done = (epoch * steps_per_epoch + number) / (optim.epochs * steps_per_epoch)
         momentum = key_momentum(config.moco.momentum, config.moco.momentum_end, done)
         query, key = (ready(crops) for crops in batch.clips)
         videos = batch.videos.to(device, non_blocking=True)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.precision == "bf16"):
-            return rspnet_step(moco, project, query, key, videos, draw(epoch, number), config, momentum=momentum)
+        return rspnet_step(moco, project, query, key, videos, draw(epoch, number), config, momentum=momentum)
 
     plan = Plan(
         name="pretrain",
@@ -190,6 +205,7 @@ def _train(
         best_from_epoch=epochs_to_fill if optim.best_from == "full_queue" else 0,
         shown=("loss", "avid_top1", "rsp_accuracy"),
         extra=lambda steps: {"queue_filled": min(1.0, steps / steps_to_fill)},
+        compiled=run.compile,
         hint=" On a CPU, `--recipe small-cpu` is made for less time." if device.type == "cpu" else "",
     )
     position = train(plan, Checkpoints(stage.work), report)

@@ -1,4 +1,4 @@
-"""One fine-tuning step up to the loss."""
+"""One fine-tuning step up to the gradients."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rspnet_cli.training.gradients import add_gradients
 
 
 class ClassificationFigures(NamedTuple):
@@ -18,15 +20,22 @@ class ClassificationFigures(NamedTuple):
     top5: Tensor
 
 
-def classification_step(classifier: nn.Module, clips: Tensor, classes: Tensor) -> tuple[Tensor, ClassificationFigures]:
-    """The cross entropy of a batch, shape () with gradient, and its figures.
+def classification_step(
+    classifier: nn.Module, clips: Tensor, classes: Tensor, *, passes: int = 1, precision: str = "fp32"
+) -> ClassificationFigures:
+    """Add the gradients of a batch's cross entropy to the classifier's, and return the batch's figures.
 
-    classifier: clips -> logits (b, K) float32. clips: (b, 3, T, S, S) float, normalised. classes: (b,) int64 in [0, K).
+    classifier: clips -> logits (b, K) float32, as `distributed.data_parallel` gave it. clips: (b, 3, T, S, S) float, normalised. classes:
+    (b,) int64 in [0, K). passes: how many parts of the batch pass one after the other (`add_gradients`).
     """
-    logits = classifier(clips)
-    loss = F.cross_entropy(logits, classes)
-    with torch.no_grad():
-        # Of equal logits none counts as the higher one.
-        rank = (logits >= logits.gather(1, classes[:, None])).sum(1)  # (b,), 1 the best
-        figures = ClassificationFigures(loss.detach(), (rank <= 1).float().mean(), (rank <= 5).float().mean())
-    return loss, figures
+
+    def loss_of(rows: slice) -> tuple[Tensor, ClassificationFigures]:
+        with torch.autocast(clips.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            logits = classifier(clips[rows])
+        loss = F.cross_entropy(logits, classes[rows])
+        with torch.no_grad():
+            # Of equal logits none counts as the higher one.
+            rank = (logits >= logits.gather(1, classes[rows, None])).sum(1)  # (b,), 1 the best
+            return loss, ClassificationFigures(loss.detach(), (rank <= 1).float().mean(), (rank <= 5).float().mean())
+
+    return ClassificationFigures(*add_gradients(classifier, loss_of, batch_size=len(clips), passes=passes))

@@ -7,7 +7,8 @@ import torch
 
 from rspnet_cli import distributed
 from rspnet_cli.config import RunConfig
-from rspnet_cli.devices import default_workers, resolve_precision
+from rspnet_cli.config.training import OptimSection
+from rspnet_cli.devices import check_compiler, default_workers, resolve_precision
 from rspnet_cli.errors import InputError
 from rspnet_cli.progress import Reporter
 from rspnet_cli.videos.frames import FramesTable
@@ -19,24 +20,42 @@ def resolved_run(run: RunConfig, device: torch.device) -> RunConfig:
     return run.model_copy(update={"device": device.type, "precision": resolve_precision(run.precision, device), "workers": workers})
 
 
-def check_batch(batch_size: int, *, bn_splits: int = 1, smallest: int = 2) -> None:
-    """Raise InputError for a batch that processes and batch-norm parts cannot share evenly, each getting at least `smallest` videos."""
-    parts = distributed.world_size() * bn_splits
-    if batch_size % parts or batch_size // parts < smallest:
-        splits = f" with moco.bn_splits {bn_splits}" if bn_splits > 1 else ""
+def check_batch(batch_size: int, *, parts: int = 1, because: str = "", smallest: int = 2) -> None:
+    """Raise InputError for a batch of which each process cannot make `parts` equal parts of at least `smallest` videos.
+
+    because: the setting that asks for the parts.
+    """
+    total = distributed.world_size() * parts
+    if batch_size % total or batch_size // total < smallest:
+        with_parts = f" with {because} {parts}" if parts > 1 else ""
         raise InputError(
-            f"optim.batch_size {batch_size} cannot be shared by {distributed.world_size()} process(es){splits}: "
-            f"use a multiple of {parts} that gives each part at least {smallest} video{'s' if smallest > 1 else ''}."
+            f"optim.batch_size {batch_size} cannot be shared by {distributed.world_size()} process(es){with_parts}: "
+            f"use a multiple of {total} that gives each part at least {smallest} video{'s' if smallest > 1 else ''}."
         )
 
 
-def check_num_videos(num_videos: int, batch_size: int, *, bn_splits: int = 1, smallest: int = 2) -> None:
-    """Raise InputError where the videos do not fill one batch, naming the largest that they fill."""
-    parts = distributed.world_size() * bn_splits
+def check_num_videos(num_videos: int, batch_size: int, *, parts: int = 1, smallest: int = 2) -> None:
+    """Raise InputError where the videos do not fill one batch, naming the largest that they fill (parts: see `check_batch`)."""
+    total = distributed.world_size() * parts
     if num_videos < batch_size:
-        largest = num_videos - num_videos % parts
-        advice = f"use --batch-size {largest} or smaller" if largest // parts >= smallest else "extract more videos"
+        largest = num_videos - num_videos % total
+        advice = f"use --batch-size {largest} or smaller" if largest // total >= smallest else "extract more videos"
         raise InputError(f"There are {num_videos} videos to train on, fewer than a batch of {batch_size}: {advice}.")
+
+
+def warn_of_accumulation(optim: OptimSection, report: Reporter) -> None:
+    """Say that batch norm makes passes over parts of a batch differ from one pass over it."""
+    share = optim.batch_size // distributed.world_size()
+    report.warn(
+        f"with optim.accumulate {optim.accumulate} batch norm sees {share // optim.accumulate} of a process' {share} videos at a time: the "
+        f"result is that of {optim.accumulate} times as many processes, not that of one pass over the batch."
+    )
+
+
+def prepare_compiling(stage: str, device: torch.device, report: Reporter) -> None:
+    """Announce what torch.compile takes, and check that it works here. Raises InputError."""
+    report.info(f"{stage}: compiling, which makes the first pass last a minute or more.")
+    check_compiler(device)
 
 
 def warn_of_looped(table: FramesTable, rows: np.ndarray, needed: int, report: Reporter) -> None:

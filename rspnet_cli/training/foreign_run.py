@@ -19,7 +19,7 @@ from rspnet_cli.config import FinetuneOptimConfig, OptimConfig
 from rspnet_cli.encoder.published import PUBLISHED, is_buffer, published_name, published_shape
 from rspnet_cli.errors import InputError
 from rspnet_cli.training.checkpoint import to_array
-from rspnet_cli.training.loop import learning_rate
+from rspnet_cli.training.optimiser import learning_rate
 
 SOURCE = "source.json"
 """The artifact of an import that holds its `run_facts`."""

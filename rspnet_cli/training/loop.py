@@ -1,115 +1,37 @@
-"""The epoch loop: batches -> loss -> optimiser, with figures, checkpoints and a stop at the first loss that is no number.
+"""The epoch loop: batches -> gradients -> optimiser, with figures, checkpoints and a stop at the first loss that is no number.
 
-It knows neither RSPNet nor classes: a `StepFunction` gives the loss and its figures, and the plan says what makes an epoch the best.
+It knows neither RSPNet nor classes: a `StepFunction` gives gradients and figures, and the plan says what makes an epoch the best.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rspnet_cli import distributed
-from rspnet_cli.config import FinetuneOptimConfig, OptimConfig
-from rspnet_cli.errors import RspnetError
+from rspnet_cli import distributed, stopping
+from rspnet_cli.errors import RspnetError, Stopped
 from rspnet_cli.progress import Reporter, duration
-from rspnet_cli.tables import EPOCHS, TIMINGS, Table
+from rspnet_cli.tables import EPOCHS, TIMINGS
 from rspnet_cli.training.checkpoint import Checkpoints
 from rspnet_cli.training.metrics import Board, CsvLog, Means
-
-Batch = TypeVar("Batch")
-StepFunction = Callable[[Batch, int, int], tuple[Tensor, tuple[Tensor, ...]]]
-"""(batch, epoch, step of the epoch) -> the loss with gradient, and the figures (the loss first)."""
+from rspnet_cli.training.optimiser import learning_rate
+from rspnet_cli.training.plan import Batch, Plan, Position
 
 SAVE_INTERVAL_S = 600.0
-MULTISTEP_GAMMA = 0.1
-
-
-def lowest_loss(figures: dict[str, float]) -> list[float]:
-    """The score of an epoch by its training loss."""
-    return [figures["loss"]]
-
-
-@dataclass
-class Plan(Generic[Batch]):
-    """What to train and how to record it."""
-
-    name: str
-    """Of the stage, for progress."""
-    model: nn.Module
-    """Everything a checkpoint holds."""
-    optimizer: torch.optim.Optimizer
-    config: OptimConfig | FinetuneOptimConfig
-    step: StepFunction[Batch]
-    figures: Sequence[str]
-    """Names of the step's figures."""
-    metrics: Table
-    """Where they go: epoch, step, lr, the figures, grad_norm, and what `extra` adds."""
-    steps_per_epoch: int
-    batches: Callable[[tuple[int, int]], Generator[Batch]]
-    """From a position (epoch, step) on, over all remaining epochs."""
-    work: Path
-    device: torch.device
-    log_interval: int
-    keep_every: int
-    best_from_epoch: int
-    """Epochs before this one cannot be the best."""
-    shown: Sequence[str]
-    """Figures beside the progress bar."""
-    extra: Callable[[int], dict[str, float]] = lambda steps: {}
-    """Further columns of a metrics row, a function of the number of steps done."""
-    score: Callable[[dict[str, float]], list[float]] = lowest_loss
-    """Of an epoch's figures (means over its steps, and what `evaluate` found): the lowest list is the best, of equal ones the first."""
-    evaluate: Callable[[], dict[str, float]] | None = None
-    """Measures the model at the end of an epoch, on every rank alike; a row of epochs.csv then tells of it."""
-    hint: str = ""
-    """Said with the time estimate when that is long."""
-
-
-@dataclass
-class Position:
-    """Where training stands: what a checkpoint records beside weights."""
-
-    epoch: int = 0
-    step: int = 0
-    best_epoch: int | None = None
-    best_score: list[float] | None = None
-    last: dict[str, float] = field(default_factory=dict)
-    """The figures of the last whole epoch: means over its steps, and what was measured at its end."""
-
-
-def learning_rate(config: OptimConfig | FinetuneOptimConfig, epoch: int) -> float:
-    """The rate of an epoch, from 0: linear warm-up, then cosine from lr towards lr / 1000 (a step per epoch, as released), a tenth from
-    each milestone on, or constant."""
-    if epoch < config.warmup_epochs:
-        return config.lr * (epoch + 1) / (config.warmup_epochs + 1)
-    if config.schedule == "constant":
-        return config.lr
-    if config.schedule == "multistep":
-        return config.lr * MULTISTEP_GAMMA ** sum(epoch >= milestone for milestone in config.milestones)
-    low = config.lr / 1000
-    share = (epoch - config.warmup_epochs) / max(config.epochs - config.warmup_epochs, 1)
-    return low + (config.lr - low) * (1 + math.cos(math.pi * share)) / 2
-
-
-def build_optimizer(config: OptimConfig | FinetuneOptimConfig, module: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW over every parameter that is trained, with one weight decay for all."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if config.name == "sgd":
-        return torch.optim.SGD(parameters, lr=config.lr, momentum=config.sgd_momentum, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+_SAVE = 1  # beside the numbers of the signals that stop a run
 
 
 def train(plan: Plan[Batch], checkpoints: Checkpoints, report: Reporter) -> Position:
     """Train from the last checkpoint (or the start) to the last epoch. Returns where it ended.
 
+    A signal (`rspnet_cli.stopping`) ends it after the step that it is in, with a checkpoint; several processes end after the same step.
     Raises RspnetError when the loss is no finite number, naming the step; the last good checkpoint stays.
     """
     saved = checkpoints.state
@@ -125,6 +47,7 @@ def train(plan: Plan[Batch], checkpoints: Checkpoints, report: Reporter) -> Posi
         checkpoints=checkpoints,
         report=report,
     )
+    run.steps_saved = run.steps_done
     if distributed.is_main():
         rows = int(saved["rows"]) if saved else 0
         run.metrics = CsvLog(plan.work / plan.metrics.file, plan.metrics.header(), rows=rows)
@@ -133,10 +56,18 @@ def train(plan: Plan[Batch], checkpoints: Checkpoints, report: Reporter) -> Posi
         run.timings = CsvLog(plan.work / TIMINGS.file, TIMINGS.header())
         run.board = Board(plan.work / "tensorboard", first_step=run.steps_done + 1)
     total, done = plan.config.epochs * plan.steps_per_epoch, run.steps_done
+    # Several processes stop where they have agreed to, one wherever it waits.
+    until_agreed = stopping.held() if distributed.world_size() > 1 else nullcontext()
     try:
-        with closing(plan.batches((position.epoch, position.step))) as source:  # ends the loader's workers, whatever happens
-            for _ in report.track(range(done, total), total=total, unit="steps", name=plan.name, start=done):
-                run.one_step(source)
+        with closing(plan.batches((position.epoch, position.step))) as source, until_agreed:  # the loader's workers end, whatever happens
+            try:
+                if position.step == plan.steps_per_epoch:  # stopped while the epoch was being measured
+                    run.end_epoch()
+                for _ in report.track(range(done, total), total=total, unit="steps", name=plan.name, start=done):
+                    run.one_step(source)
+            except Stopped:
+                run.keep()
+                raise
     finally:
         if run.board is not None:
             run.board.close()
@@ -156,6 +87,8 @@ class _Run(Generic[Batch]):
     timings: CsvLog | None = None
     board: Board | None = None
     pending: list[Tensor] = field(default_factory=list)
+    steps_saved: int = 0
+    """Steps that the last checkpoint has done."""
     began: float = field(default_factory=time.perf_counter)
     timed_steps: int = 0
     interval_began: float = field(default_factory=time.perf_counter)
@@ -168,37 +101,61 @@ class _Run(Generic[Batch]):
         return self.position.epoch * self.plan.steps_per_epoch + self.position.step
 
     def one_step(self, source: Iterator[Batch]) -> None:
-        plan, position = self.plan, self.position
+        """Fetch a batch and train on it. Raises Stopped between two steps alone, or while it waits for the batch or measures an epoch."""
+        batch = self._fetch(source)
+        with stopping.held():
+            self._train_on(batch)
+        if self.position.step == self.plan.steps_per_epoch:
+            self.end_epoch()
+
+    def _fetch(self, source: Iterator[Batch]) -> Batch:
+        """The next batch. Raises Stopped, on all of several ranks before the same step, where a signal came to one."""
         waiting = time.perf_counter()
-        batch = next(source)
+        batch = None
+        try:
+            batch = next(source)
+        except RspnetError:
+            if not stopping.requested():  # else the signal has reached the loader's workers, too
+                raise
         self.waited += time.perf_counter() - waiting
+        due = distributed.is_main() and time.perf_counter() - self.saved_at > SAVE_INTERVAL_S
+        wanted = distributed.largest(stopping.requested() or (_SAVE if due else 0))
+        if wanted > _SAVE:
+            raise Stopped(wanted)
+        if wanted == _SAVE:
+            with stopping.held():
+                self._save()
+        assert batch is not None
+        return batch
+
+    def _train_on(self, batch: Batch) -> None:
+        plan, position, began = self.plan, self.position, time.perf_counter()
         rate = learning_rate(plan.config, position.epoch)
         for group in plan.optimizer.param_groups:
             group["lr"] = rate
-        loss, figures = plan.step(batch, position.epoch, position.step)
+        plan.optimizer.zero_grad(set_to_none=True)
+        try:
+            figures = plan.step(batch, position.epoch, position.step)
+        except torch.OutOfMemoryError as error:
+            raise RspnetError(
+                f"The GPU's memory is full in step {self.steps_done + 1}: use --set optim.accumulate=2 (or more), "
+                "--set run.checkpoint_activations=true, or a smaller --batch-size, with --force or another --out."
+            ) from error
         on_cpu = plan.device.type == "cpu"
         if on_cpu:  # reading the loss costs nothing there, so a bad one is found before it reaches the weights
-            self._check_finite([loss.item()], self.steps_done + 1)
-        plan.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+            self._check_finite([figures[0].item()], self.steps_done + 1)
         norm = torch.nn.utils.get_total_norm([p.grad for p in plan.model.parameters() if p.grad is not None])
         plan.optimizer.step()
         self.pending.append(torch.stack([value.float() for value in (*figures, norm)]))
         self.interval_steps += 1
         position.step += 1
-        epoch_ends = position.step == plan.steps_per_epoch
         last = self.steps_done == plan.config.epochs * plan.steps_per_epoch
         log_due = last or self.steps_done % plan.log_interval == 0
-        if on_cpu or epoch_ends or log_due:
+        if on_cpu or log_due or position.step == plan.steps_per_epoch:
             self._collect()
         if log_due:
             self._log(rate)
-        self._estimate()
-        if epoch_ends:
-            self._end_epoch()
-        elif distributed.share(time.perf_counter() - self.saved_at > SAVE_INTERVAL_S if self.timed_steps % 16 == 0 else False):
-            self._collect()
-            self._save()
+        self._estimate(began)
 
     def _collect(self) -> None:
         """Bring the figures of the steps since the last time to the host, averaged over ranks; on a GPU this waits for them."""
@@ -239,10 +196,12 @@ class _Run(Generic[Batch]):
     def _wait_share(self) -> float:
         return self.waited / max(time.perf_counter() - self.interval_began, 1e-9)
 
-    def _estimate(self) -> None:
+    def _estimate(self, step_began: float) -> None:
         """After a few steps: how long the whole run will take."""
         plan = self.plan
         self.timed_steps += 1
+        if self.timed_steps == 1 and plan.compiled:
+            self.report.info(f"{plan.name}: compiled, in a first step of {duration(time.perf_counter() - step_began)}.")
         if self.timed_steps == 2:
             self.began = time.perf_counter()  # the first steps warm up
         if self.timed_steps == 5:
@@ -250,23 +209,33 @@ class _Run(Generic[Batch]):
             left = seconds * (plan.config.epochs * plan.steps_per_epoch - self.steps_done)
             self.report.info(f"{plan.name}: {seconds:.2f} s a step, about {duration(left)} to go." + (plan.hint if left > 3600 else ""))
 
-    def _end_epoch(self) -> None:
+    def end_epoch(self) -> None:
+        """Measure the model, decide whether it is the best so far, save it. Raises Stopped while it measures: then nothing is done yet."""
         plan, position = self.plan, self.position
-        figures = self.epoch_means.take()
+        figures = self.epoch_means.means()
         if plan.evaluate is not None:
             began = time.perf_counter()
             figures |= plan.evaluate()
             self.interval_began += time.perf_counter() - began  # the timings are those of training
-        position.last = figures
-        score = plan.score(figures)
-        best = position.epoch >= plan.best_from_epoch and (position.best_score is None or score < position.best_score)
-        position.epoch, position.step = position.epoch + 1, 0
-        if best:
-            position.best_epoch, position.best_score = position.epoch, score
-        if plan.evaluate is not None:
-            self._tell_of_epoch(figures, best)
-        keep = f"epoch_{position.epoch}" if plan.keep_every and position.epoch % plan.keep_every == 0 else ""
-        self._save(best=best, keep=keep)
+        with stopping.held():
+            self.epoch_means.clear()
+            position.last = figures
+            score = plan.score(figures)
+            best = position.epoch >= plan.best_from_epoch and (position.best_score is None or score < position.best_score)
+            position.epoch, position.step = position.epoch + 1, 0
+            if best:
+                position.best_epoch, position.best_score = position.epoch, score
+            if plan.evaluate is not None:
+                self._tell_of_epoch(figures, best)
+            keep = f"epoch_{position.epoch}" if plan.keep_every and position.epoch % plan.keep_every == 0 else ""
+            self._save(best=best, keep=keep)
+
+    def keep(self) -> None:
+        """Save what has been done since the last checkpoint, if anything."""
+        if self.steps_done == self.steps_saved:
+            return
+        self.report.info(f"{self.plan.name}: stopped after step {self.steps_done:,}, of which a checkpoint is being written.")
+        self._save()
 
     def _tell_of_epoch(self, figures: dict[str, float], best: bool) -> None:
         epoch = self.position.epoch
@@ -278,10 +247,12 @@ class _Run(Generic[Batch]):
             self.board.add(self.steps_done, {f"epoch/{name}": value for name, value in figures.items()})
 
     def _save(self, *, best: bool = False, keep: str = "") -> None:
+        self._collect()
         # After a finite loss the step itself may have overflowed; such weights must not replace the last good ones.
-        if not all(bool(value.isfinite().all()) for value in self.plan.model.state_dict().values() if value.is_floating_point()):
+        finite = all(bool(value.isfinite().all()) for value in self.plan.model.state_dict().values() if value.is_floating_point())
+        if distributed.largest(not finite):  # batch-norm statistics are each rank's own
             raise self._diverged("The weights became infinite or NaN", self.steps_done, -(-self.steps_done // self.plan.steps_per_epoch))
-        self.saved_at = time.perf_counter()
+        self.saved_at, self.steps_saved = time.perf_counter(), self.steps_done
         if self.metrics is not None:
             state = {
                 "position": asdict(self.position),

@@ -24,10 +24,18 @@ class Means:
         self.count += 1
         self.sums = [total + value for total, value in zip(self.sums, values, strict=True)]
 
+    def means(self) -> dict[str, float]:
+        """The means so far."""
+        return {name: total / max(self.count, 1) for name, total in zip(self.names, self.sums, strict=True)}
+
+    def clear(self) -> None:
+        """Start anew."""
+        self.count, self.sums = 0, [0.0] * len(self.names)
+
     def take(self) -> dict[str, float]:
         """The means so far; starts anew."""
-        means = {name: total / max(self.count, 1) for name, total in zip(self.names, self.sums, strict=True)}
-        self.count, self.sums = 0, [0.0] * len(self.names)
+        means = self.means()
+        self.clear()
         return means
 
     def state(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One RSPNet training step up to the loss: play both clips at their speeds, embed, compare, renew the queue."""
+"""One RSPNet training step up to the gradients: play both clips at their speeds, embed, compare, renew the queue."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rspnet_cli import distributed
 from rspnet_cli.clips.draws import StepDraw
 from rspnet_cli.config import PretrainConfig
 from rspnet_cli.encoder.moco import MoCo
+from rspnet_cli.training.gradients import add_gradients
 from rspnet_cli.training.objective import Figures, instance_loss, ranking_loss, rsp_accuracy, top_k_accuracy
 
 
@@ -46,36 +47,51 @@ def rspnet_step(
     config: PretrainConfig,
     *,
     momentum: float,
-) -> tuple[Tensor, Figures]:
-    """The loss of a batch, shape () with gradient, and its figures; updates the key encoder and the queue.
+) -> Figures:
+    """Add the gradients of a batch's loss to the query encoder's, renew key encoder and queue, and return the batch's figures.
 
-    query, key: clips of b videos of this rank, holding the frames that `draw` plays. videos: (b,) int64. draw: of the global batch.
-    momentum: this step's EMA rate. The order of the passes is that of the released code.
+    project: `query_projection` of `optim.accumulate` passes. query, key: clips of b videos of this rank, holding the frames that `draw`
+    plays. videos: (b,) int64. draw: of the global batch. momentum: this step's EMA rate. The order of the passes is that of the released
+    code.
+
+    With optim.accumulate the queries alone pass in parts. The key encoder moves once; the keys of the whole batch, which keep no
+    activations, are embedded before the first part; every part meets the queue as it was before the step; and all keys enter it after
+    the last part, in the order of the batch. So the result is that of one pass with the same moco.bn_splits.
     """
     own_share = slice(distributed.rank() * len(videos), (distributed.rank() + 1) * len(videos))
     fast = torch.from_numpy(draw.fast[own_share]).to(videos.device, non_blocking=True)
     frames, temperature = config.clip.frames, config.moco.temperature
 
-    moco.update_key_encoder(momentum)
-    # k' first, then k: batch norm of the key encoder sees them in this order.
-    other_a, other_m = moco.embed_keys(play(key, ~fast, speed=draw.speed, frames=frames), draw.shuffles[0])
-    key_a, key_m = moco.embed_keys(play(key, fast, speed=draw.speed, frames=frames), draw.shuffles[1])
-    query_a, query_m = moco.embed_queries(play(query, fast, speed=draw.speed, frames=frames), project)
+    def autocast() -> torch.autocast:
+        return torch.autocast(videos.device.type, dtype=torch.bfloat16, enabled=config.run.precision == "bf16")
 
-    own = moco.queue_videos[None] == videos[:, None] if config.moco.mask_same_video else None
-    loss_avid, logits, logits_other = instance_loss(query_a, key_a, other_a, moco.queue.clone(), temperature=temperature, own=own)
-    loss_rsp = ranking_loss(query_m, key_m, other_m, temperature=temperature, margin=config.objective.margin)
-    loss = config.objective.avid_weight * loss_avid + config.objective.rsp_weight * loss_rsp
-    with torch.no_grad():
-        figures = Figures(
-            loss=loss.detach(),
-            loss_avid=loss_avid.detach(),
-            loss_rsp=loss_rsp.detach(),
-            avid_top1=top_k_accuracy(logits, 1),
-            avid_top5=top_k_accuracy(logits, 5),
-            avid_other_top1=top_k_accuracy(logits_other, 1),
-            avid_other_top5=top_k_accuracy(logits_other, 5),
-            rsp_accuracy=rsp_accuracy(query_m, key_m, other_m),
-        )
-    moco.enqueue(other_a, videos)  # the other-speed keys, as released
-    return loss, figures
+    moco.update_key_encoder(momentum)
+    with autocast():
+        # k' first, then k: batch norm of the key encoder sees them in this order.
+        other_a, other_m = moco.embed_keys(play(key, ~fast, speed=draw.speed, frames=frames), draw.shuffles[0])
+        key_a, key_m = moco.embed_keys(play(key, fast, speed=draw.speed, frames=frames), draw.shuffles[1])
+
+    def loss_of(rows: slice) -> tuple[Tensor, Figures]:
+        with autocast():
+            clips = LoadedClips(query.frames[rows], query.offsets[rows])
+            query_a, query_m = project(play(clips, fast[rows], speed=draw.speed, frames=frames))
+        # Similarities in float32: autocast would round those to the queue's keys to the 8 bits of bfloat16 and divide them by 0.07.
+        own = moco.queue_videos[None] == videos[rows, None] if config.moco.mask_same_video else None
+        loss_avid, logits, logits_other = instance_loss(query_a, key_a[rows], other_a[rows], moco.queue, temperature=temperature, own=own)
+        loss_rsp = ranking_loss(query_m, key_m[rows], other_m[rows], temperature=temperature, margin=config.objective.margin)
+        loss = config.objective.avid_weight * loss_avid + config.objective.rsp_weight * loss_rsp
+        with torch.no_grad():
+            return loss, Figures(
+                loss=loss.detach(),
+                loss_avid=loss_avid.detach(),
+                loss_rsp=loss_rsp.detach(),
+                avid_top1=top_k_accuracy(logits, 1),
+                avid_top5=top_k_accuracy(logits, 5),
+                avid_other_top1=top_k_accuracy(logits_other, 1),
+                avid_other_top5=top_k_accuracy(logits_other, 5),
+                rsp_accuracy=rsp_accuracy(query_m, key_m[rows], other_m[rows]),
+            )
+
+    figures = Figures(*add_gradients(project, loss_of, batch_size=len(videos), passes=config.optim.accumulate))
+    moco.enqueue(other_a, videos)  # the other-speed keys, as released; after backward, which needs the queue
+    return figures

@@ -1,4 +1,4 @@
-"""The table of an extraction, as every later stage reads it: one row per video, in flat arrays."""
+"""The table of an extraction, as every later stage reads it: one row per video."""
 
 from __future__ import annotations
 
@@ -9,30 +9,67 @@ import numpy as np
 import pandas as pd
 
 from rspnet_cli.errors import InputError
-from rspnet_cli.manifest import Artifact, Manifest, check_artifact
+from rspnet_cli.manifest import Artifact, Manifest, artifact_fault
 from rspnet_cli.tables import VIDEOS, read_table
 
 
 @dataclass(frozen=True)
-class FramesTable:
-    """The videos of an extraction, sorted by id. Arrays rather than lists: loader workers share their pages."""
+class FrameFiles:
+    """What a loader worker needs of an extraction to read its videos: row i of each array is video i.
 
-    manifest: Manifest
-    rows: pd.DataFrame
-    """videos.csv as it is (columns: `rspnet_cli.tables`)."""
+    Arrays alone, however many videos: a worker shares the pages of its parent until one of them is written to, and a mere look at a Python
+    object writes its count of references. Lists of 10 million names would soon be there once per worker.
+    """
+
+    folder: Path
+    """Of the extraction."""
+    advice: str
+    """How to mend a frame file, for messages."""
     frames: np.ndarray
     """(V,) int64: frames per video."""
     fps: np.ndarray
     """(V,) float64: average frames per second."""
-    files: np.ndarray
-    """(V,) object: frame file or folder relative to the extraction's folder."""
+    paths: np.ndarray
+    """(V,) bytes, UTF-8: frame file, or folder ending with a slash, relative to the extraction's folder."""
     hashes: np.ndarray
     """(V,) S64: sha256 of each frame file, from the manifest."""
     sizes: np.ndarray
     """(V,) int64: bytes of each frame file, from the manifest."""
 
+    def path(self, row: int) -> Path:
+        """The frame file of a row."""
+        return self.folder / str(self.paths[row], "utf-8")
+
+    def check_file(self, row: int) -> None:
+        """Hash a frame file before its first use. Raises InputError when it is not the file that was extracted."""
+        artifact = Artifact(path=str(self.paths[row], "utf-8"), bytes=int(self.sizes[row]), sha256=self.hashes[row].decode())
+        fault = artifact_fault(self.folder, artifact, hashed=True)
+        if fault:
+            raise InputError(f"{self.path(row)} {fault}: {self.advice}.")
+
+
+@dataclass(frozen=True)
+class FramesTable:
+    """The videos of an extraction, sorted by id."""
+
+    manifest: Manifest
+    rows: pd.DataFrame
+    """videos.csv as it is (columns: `rspnet_cli.tables`)."""
+    files: FrameFiles
+    """What a loader worker is given of it."""
+
     def __len__(self) -> int:
-        return len(self.frames)
+        return len(self.rows)
+
+    @property
+    def frames(self) -> np.ndarray:
+        """(V,) int64: frames per video."""
+        return self.files.frames
+
+    @property
+    def fps(self) -> np.ndarray:
+        """(V,) float64: average frames per second."""
+        return self.files.fps
 
     @property
     def ids(self) -> list[str]:
@@ -55,13 +92,11 @@ class FramesTable:
 
     def path(self, row: int) -> Path:
         """The frame file of a row."""
-        return self.manifest.folder / str(self.files[row])
+        return self.files.path(row)
 
     def check_file(self, row: int) -> None:
         """Hash a frame file before its first use. Raises InputError when it is not the file that was extracted."""
-        path = str(self.files[row])
-        artifact = Artifact(path=path, bytes=int(self.sizes[row]), sha256=self.hashes[row].decode())
-        check_artifact(self.manifest, artifact, hashed=True)
+        self.files.check_file(row)
 
     def rows_of_split(self, split: str, part: str) -> np.ndarray:
         """(n,) int64: rows whose split_<split> is `part` ("train" or "test"). Raises InputError when there is no such split."""
@@ -84,15 +119,16 @@ def read_frames(manifest: Manifest) -> FramesTable:
     if not len(rows) or frames.min() < 1 or not np.isfinite(fps).all() or fps.min() <= 0 or None in found:
         raise InputError(f"{path} has rows without frames, rate or frame file: make it anew with `rspnet extract --force`.")
     known = [artifact for artifact in found if artifact is not None]
-    return FramesTable(
-        manifest=manifest,
-        rows=rows,
+    files_of_rows = FrameFiles(
+        folder=manifest.folder,
+        advice=manifest.advice,
         frames=frames,
         fps=fps,
-        files=np.array([artifact.path for artifact in known], dtype=object),
+        paths=np.array([artifact.path.encode() for artifact in known], dtype=np.bytes_),
         hashes=np.array([artifact.sha256.encode() for artifact in known], dtype="S64"),
         sizes=np.array([artifact.bytes for artifact in known], dtype=np.int64),
     )
+    return FramesTable(manifest=manifest, rows=rows, files=files_of_rows)
 
 
 def frames_of(encoder: Manifest, default: Path | None) -> Path:

@@ -28,6 +28,7 @@ from typing import Any, Generic, TypeVar
 
 from rspnet_cli.errors import DiskFullError, RspnetError
 from rspnet_cli.files import disk_full, is_disk_full
+from rspnet_cli.stopping import STOP_SIGNALS
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -271,9 +272,9 @@ def serve() -> None:
     """The worker's side: take tasks until the parent hangs up. Its arguments are those of `_command`."""
     function_name, timeout_s = sys.argv[1], float(sys.argv[2])
     handle, lifeline = json.loads(sys.argv[3])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A stop sent to all processes of a job at once: the parent decides, so that no video is blamed for it.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     threading.Thread(target=_exit_with_parent, args=(lifeline,), daemon=True).start()
     module, name = function_name.split(":")

@@ -18,7 +18,7 @@ from rspnet_cli.clips.sampling import cover_clip, frames_at_rate, random_clip
 from rspnet_cli.config import AugmentConfig, ClipConfig
 from rspnet_cli.errors import InputError, RspnetError
 from rspnet_cli.manifest import Manifest, read_manifest
-from rspnet_cli.videos.frames import FramesTable, read_frames
+from rspnet_cli.videos.frames import FrameFiles, read_frames
 from rspnet_cli.videos.store import open_store
 from tests.encode import read_numbers
 from tests.extracted import NUM_FRAMES, SIZE, first_number
@@ -30,7 +30,7 @@ LENGTH = 18  # max(speeds) * frames
 
 
 def pairs(manifest: Manifest, augment: AugmentConfig = WHOLE_FRAME, *, clip: ClipConfig = CLIP, seed: int = 0) -> ClipPairs:
-    return ClipPairs(read_frames(manifest), clip, augment, seed=seed)
+    return ClipPairs(read_frames(manifest).files, clip, augment, seed=seed)
 
 
 def clips_of(dataset: ClipPairs, epoch: int, row: int, *, fast: bool = False, speed: int = 3) -> tuple[Crop, Crop]:
@@ -74,7 +74,7 @@ def test_to_fine_tune_a_video_gives_one_clip_of_the_frames_that_sampling_says(
     extracted: Manifest, sampling: str, frame_rate: float | None
 ) -> None:
     table = read_frames(extracted)
-    dataset = SingleClips(table, WHOLE_FRAME, frames=6, sampling=sampling, frame_rate=frame_rate, seed=3)
+    dataset = SingleClips(table.files, WHOLE_FRAME, frames=6, sampling=sampling, frame_rate=frame_rate, seed=3)
     seen = set()
     for row, num_frames in enumerate(NUM_FRAMES):
         for epoch in range(3):
@@ -257,8 +257,8 @@ def test_a_frame_file_is_checked_when_it_is_first_used_even_after_the_first_epoc
 
 def test_a_frame_file_is_hashed_once(extracted: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    check = FramesTable.check_file
-    monkeypatch.setattr(FramesTable, "check_file", lambda table, row: (seen.append(row), check(table, row))[1])
+    check = FrameFiles.check_file
+    monkeypatch.setattr(FrameFiles, "check_file", lambda files, row: (seen.append(row), check(files, row))[1])
     dataset = pairs(extracted)
     for epoch in range(3):
         for row in (1, 2):

@@ -98,7 +98,7 @@ def test_keys_come_without_gradient_and_queries_with_it() -> None:
     batch = clips(4)
     for embedding in moco.embed_keys(batch, np.arange(4)):
         assert not embedding.requires_grad
-    for embedding in moco.embed_queries(batch, query_projection(moco, CPU)):
+    for embedding in query_projection(moco, CPU)(batch):
         assert embedding.requires_grad
         assert embedding.shape == (4, DIM)
         torch.testing.assert_close(embedding.norm(dim=1), torch.ones(4))
@@ -143,7 +143,7 @@ def test_queries_are_split_but_not_shuffled_and_every_part_has_its_gradient() ->
     for part in range(2):
         alone = reference if part == 0 else copy.deepcopy(moco.query)
         parts.append((alone, alone.project(torch.stack([batch[i] for i in range(3 * part, 3 * part + 3)]))))
-    got_a, got_m = moco.embed_queries(batch, query_projection(moco, CPU))
+    got_a, got_m = query_projection(moco, CPU)(batch)
     torch.testing.assert_close(got_a, torch.cat([a for _, (a, _) in parts]), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(got_m, torch.cat([m for _, (_, m) in parts]), rtol=1e-4, atol=1e-5)
     for name, value in norms(moco.query).items():
@@ -163,24 +163,3 @@ def test_queries_are_split_but_not_shuffled_and_every_part_has_its_gradient() ->
         torch.testing.assert_close(
             got.grad, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()) + 1e-6, msg=lambda m, n=name: f"{n}: {m}"
         )
-
-
-def test_the_momentum_of_batch_norm_is_as_before_after_a_split_pass_even_one_that_fails() -> None:
-    moco = make_moco(bn_splits=2)
-    momenta = [layer.momentum for layer in moco.modules() if isinstance(layer, nn.BatchNorm3d)]
-    moco.embed_keys(clips(4), np.arange(4))
-
-    class Failing(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner, self.calls = moco.query, 0
-
-        def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-            self.calls += 1
-            if self.calls == 2:
-                raise ValueError
-            return self.inner.project(batch)
-
-    with pytest.raises(ValueError):
-        moco.embed_queries(clips(4), Failing())
-    assert [layer.momentum for layer in moco.modules() if isinstance(layer, nn.BatchNorm3d)] == momenta

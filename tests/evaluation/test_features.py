@@ -51,14 +51,14 @@ def clips_of(dataset: UniformClips, row: int) -> VideoClips:
 
 
 def test_clips_are_evenly_spaced_and_know_their_frames_and_times(table: FramesTable) -> None:
-    video = clips_of(UniformClips(table, frames=4, count=3, frame_rate=None), 1)  # 12 frames at 25 per second, numbered from 100
+    video = clips_of(UniformClips(table.files, frames=4, count=3, frame_rate=None), 1)  # 12 frames at 25 per second, numbered from 100
     numbers = np.array(read_numbers(video.frames.numpy()))
     assert numbers[video.clips.numpy()].tolist() == [[100, 101, 102, 103], [104, 105, 106, 107], [108, 109, 110, 111]]
     np.testing.assert_allclose(video.times_s.numpy(), [[0, 0.16], [0.16, 0.32], [0.32, 0.48]], atol=1e-9)
 
 
 def test_overlapping_clips_share_their_frames(table: FramesTable) -> None:
-    video = clips_of(UniformClips(table, frames=4, count=10, frame_rate=None), 0)  # 9 frames
+    video = clips_of(UniformClips(table.files, frames=4, count=10, frame_rate=None), 0)  # 9 frames
     assert video.frames.shape[0] == 9
     assert video.clips.shape == (10, 4)
     assert video.clips.min() == 0
@@ -66,28 +66,30 @@ def test_overlapping_clips_share_their_frames(table: FramesTable) -> None:
 
 
 def test_the_frame_rate_is_applied_before_clips_are_cut(table: FramesTable) -> None:
-    video = clips_of(UniformClips(table, frames=4, count=2, frame_rate=12.5), 2)  # 40 frames at 25 per second
+    video = clips_of(UniformClips(table.files, frames=4, count=2, frame_rate=12.5), 2)  # 40 frames at 25 per second
     numbers = np.array(read_numbers(video.frames.numpy()))
     assert numbers[video.clips.numpy()].tolist() == [[200, 202, 204, 206], [232, 234, 236, 238]]
     np.testing.assert_allclose(video.times_s.numpy(), [[0, 0.28], [1.28, 1.56]], atol=1e-9)
 
 
 def test_cover_clips_span_the_whole_video(table: FramesTable) -> None:
-    video = clips_of(UniformClips(table, frames=4, count=2, frame_rate=None, sampling="cover"), 2)  # 40 frames: step 10, offsets 0 and 5
+    video = clips_of(
+        UniformClips(table.files, frames=4, count=2, frame_rate=None, sampling="cover"), 2
+    )  # 40 frames: step 10, offsets 0 and 5
     numbers = np.array(read_numbers(video.frames.numpy()))
     assert numbers[video.clips.numpy()].tolist() == [[200, 210, 220, 230], [205, 215, 225, 235]]
     np.testing.assert_allclose(video.times_s.numpy(), [[0, 1.24], [0.2, 1.44]], atol=1e-9)
 
 
 def test_a_short_video_is_looped_and_its_clip_ends_with_it(table: FramesTable) -> None:
-    video = clips_of(UniformClips(table, frames=4, count=2, frame_rate=None), 3)  # 3 frames
+    video = clips_of(UniformClips(table.files, frames=4, count=2, frame_rate=None), 3)  # 3 frames
     numbers = np.array(read_numbers(video.frames.numpy()))
     assert numbers[video.clips.numpy()].tolist() == [[300, 301, 302, 300]] * 2
     np.testing.assert_allclose(video.times_s.numpy(), [[0, 0.12]] * 2, atol=1e-9)
 
 
 def test_the_crop_is_the_largest_centre_square(table: FramesTable) -> None:
-    video = clips_of(UniformClips(table, frames=4, count=2, frame_rate=None), 0)
+    video = clips_of(UniformClips(table.files, frames=4, count=2, frame_rate=None), 0)
     with open_store(table.path(0)) as stored:
         whole = stored.read(np.arange(9))
         assert whole.shape == (9, 32, 36, 3)
@@ -109,7 +111,7 @@ def described_by(
 
 @pytest.mark.parametrize("pool", ["avg", "max"])
 def test_features_are_those_of_each_clip_alone(table: FramesTable, encoder: PretrainedEncoder, pool: str) -> None:
-    dataset = UniformClips(table, frames=4, count=3, frame_rate=None)
+    dataset = UniformClips(table.files, frames=4, count=3, frame_rate=None)
     videos = [clips_of(dataset, row) for row in range(4)]
     described = list(described_by(encoder, videos, [3, 1], pool=pool, batch_size=4))
     assert [features.shape for features, _ in described] == [(3, 3, 64), (1, 3, 64)]
@@ -127,7 +129,7 @@ def test_features_are_those_of_each_clip_alone(table: FramesTable, encoder: Pret
 
 
 def test_features_of_one_clip_do_not_depend_on_its_batch(table: FramesTable, encoder: PretrainedEncoder) -> None:
-    dataset = UniformClips(table, frames=4, count=3, frame_rate=None)
+    dataset = UniformClips(table.files, frames=4, count=3, frame_rate=None)
     videos = [clips_of(dataset, row) for row in range(4)]
     results = [np.concatenate([f for f, _ in described_by(encoder, videos, [4], pool="avg", batch_size=size)]) for size in (1, 5, 100)]
     np.testing.assert_allclose(results[1], results[0], rtol=1e-4, atol=1e-5)
@@ -136,7 +138,7 @@ def test_features_of_one_clip_do_not_depend_on_its_batch(table: FramesTable, enc
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_workers_give_the_same_clips_in_the_same_order(table: FramesTable, workers: int) -> None:
-    dataset = UniformClips(table, frames=4, count=2, frame_rate=None)
+    dataset = UniformClips(table.files, frames=4, count=2, frame_rate=None)
     found = list(load_clips(dataset, [2, 0, 3, 1], workers=workers, pin_memory=False))
     for row, video in zip([2, 0, 3, 1], found, strict=True):
         expected = clips_of(dataset, row)
@@ -150,7 +152,7 @@ def test_a_broken_frame_file_is_one_sentence(tmp_path: Path, workers: int) -> No
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 255
     file.write_bytes(content)
-    dataset = UniformClips(read_frames(manifest), frames=4, count=2, frame_rate=None)
+    dataset = UniformClips(read_frames(manifest).files, frames=4, count=2, frame_rate=None)
     videos = load_clips(dataset, range(4), workers=workers, pin_memory=False)
     next(videos)
     with pytest.raises(InputError, match=r"v001\.mp4 .*rspnet extract --force") as caught:
@@ -167,7 +169,7 @@ def test_shards_cover_every_video_once(videos: int, clips: int, batch_size: int)
 
 
 def test_batch_norm_statistics_are_averages_over_batches(table: FramesTable, encoder: PretrainedEncoder) -> None:
-    dataset = UniformClips(table, frames=4, count=5, frame_rate=None)
+    dataset = UniformClips(table.files, frames=4, count=5, frame_rate=None)
     videos = [clips_of(dataset, row) for row in range(4)]  # 20 clips
     batches = list(statistics_batches(videos, num_clips=20, batch_size=6, clip_input=input_of(encoder)))
     assert [len(batch) for batch in batches] == [7, 7, 6]

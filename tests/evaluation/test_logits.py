@@ -30,7 +30,7 @@ def classify(clips: Tensor) -> Tensor:
 
 
 def logits(table: FramesTable, rows: list[int], *, count: int, batch_size: int, workers: int = 0) -> np.ndarray:
-    clips = UniformClips(table, frames=4, count=count, frame_rate=None)
+    clips = UniformClips(table.files, frames=4, count=count, frame_rate=None)
     return video_logits(classify, clips, np.array(rows), num_classes=2, batch_size=batch_size, clip_input=INPUT, workers=workers)
 
 
@@ -62,7 +62,7 @@ def test_logits_that_are_no_numbers_name_the_video(table: FramesTable) -> None:
         calls.append(len(clips))
         return torch.full((len(clips), 2), torch.nan if len(calls) == 3 else 1.0)
 
-    clips = UniformClips(table, frames=4, count=2, frame_rate=None)
+    clips = UniformClips(table.files, frames=4, count=2, frame_rate=None)
     with pytest.raises(RspnetError) as caught:
         video_logits(diverging, clips, np.array([1, 4, 2, 0]), num_classes=2, batch_size=2, clip_input=INPUT, workers=0)
     one_sentence(caught.value, "video v002", "optim.lr")

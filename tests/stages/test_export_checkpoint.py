@@ -20,7 +20,7 @@ from rspnet_cli.stages.export_checkpoint import export_checkpoint
 from rspnet_cli.stages.import_checkpoint import import_checkpoint
 from rspnet_cli.stages.pretrain import pretrain
 from rspnet_cli.training.checkpoint import load_state
-from rspnet_cli.training.loop import learning_rate
+from rspnet_cli.training.optimiser import learning_rate
 from tests import released
 from tests.sentences import refused
 

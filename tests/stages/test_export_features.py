@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +17,7 @@ import torch
 from safetensors import safe_open
 
 from rspnet_cli import load_encoder
+from rspnet_cli.cli.main import main
 from rspnet_cli.config import ExportConfig, PretrainConfig
 from rspnet_cli.errors import DiskFullError, InputError, RspnetError
 from rspnet_cli.evaluation import features
@@ -29,7 +33,7 @@ from rspnet_cli.videos.frames import read_frames
 from rspnet_cli.videos.store import open_store
 from tests.extracted import make_extract
 from tests.pretrained import SMALL, arrays, make_encoder, make_pretrain
-from tests.processes import kill_at_change
+from tests.processes import fork_ranks, kill_at_change
 
 NUM_FRAMES = (9, 12, 20, 6, 30)
 
@@ -61,6 +65,7 @@ def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SETTINGS = {"clips": 3, "batch_size": 4, "workers": 0, "device": "cpu"}
+FLAGS = ["--clips", "3", "--batch-size", "4", "--workers", "0", "--device", "cpu"]
 
 
 def export(
@@ -250,6 +255,28 @@ def test_a_resumed_export_does_only_what_is_missing(run: Run, tmp_path: Path, mo
     assert described == [0, 1, 2, 3, 2, 3, 4]
 
 
+def test_an_export_stopped_by_a_scheduler_keeps_its_shards_and_ends_with_the_same_bytes(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["export-features", str(run.pretrain.folder), "--out", str(tmp_path / "out"), "--quiet", *FLAGS]
+    described: list[int] = []
+    original = features.UniformClips.__getitem__
+
+    def stopped(self: features.UniformClips, row: int) -> features.VideoClips | RspnetError:
+        described.append(row)
+        if len(described) == 4:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return original(self, row)
+
+    monkeypatch.setattr(features.UniformClips, "__getitem__", stopped)
+    assert main(command) == 143
+    assert capsys.readouterr().err == "rspnet: interrupted; what is done is kept, and the same command continues it.\n"
+    assert main(command) == 0
+    assert described == [0, 1, 2, 3, 2, 3, 4]
+    assert contents(tmp_path / "out").keys() == contents(export(run, tmp_path / "whole").folder).keys()
+    assert read_manifest(tmp_path / "out").artifacts == read_manifest(tmp_path / "whole").artifacts
+
+
 def test_an_unfinished_export_of_other_settings_is_not_continued(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("rspnet_cli.stages.export_features.write_features", lambda *_: 1 / 0)
@@ -417,10 +444,46 @@ def test_an_extraction_that_has_changed_since_pretraining_is_refused(tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
-def test_several_processes_are_refused(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="runs in one process: start it without torchrun"):
-        export(run, tmp_path / "out")
+@pytest.mark.parametrize("settings", [[], ["--random-init"]])
+def test_several_processes_share_the_work_and_write_what_one_writes(run: Run, tmp_path: Path, settings: list[str]) -> None:
+    def both(name: str) -> tuple[list[int], list[list[str]]]:
+        command = ["export-features", str(run.pretrain.folder), "--out", str(tmp_path / name), "--json", "--quiet", *FLAGS, *settings]
+        outputs = [tmp_path / f"{name}-{rank}" for rank in range(2)]
+        codes = fork_ranks(lambda: main(command), outputs)
+        return codes, [output.read_text().splitlines() for output in outputs]
+
+    one = export(run, tmp_path / "one", random_init=bool(settings))
+    codes, (document, silence) = both("two")
+    assert codes == [0, 0], document
+    two = read_manifest(tmp_path / "two", stage="export-features")
+    assert (json.loads("".join(document)), silence) == (two.results, [])
+    assert two.digest == one.digest
+    assert two.artifacts == one.artifacts
+    assert both("two")[0] == [0, 0]  # finished already
+
+
+def test_what_fails_in_one_process_is_said_by_it_and_what_is_done_is_kept(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, again = features.UniformClips.__getitem__, tmp_path / "again"
+
+    def broken(self: features.UniformClips, row: int) -> features.VideoClips | RspnetError:
+        return InputError("v002 is damaged.") if row == 2 and not again.exists() else original(self, row)  # of rank 1
+
+    monkeypatch.setattr(features.UniformClips, "__getitem__", broken)
+    command = ["export-features", str(run.pretrain.folder), "--out", str(tmp_path / "out"), "--quiet", *FLAGS]
+    outputs = [tmp_path / f"output-{rank}" for rank in range(2)]
+    assert fork_ranks(lambda: main(command), outputs) == [1, 2]
+    first, second = (output.read_text() for output in outputs)
+    assert first.startswith("rspnet: Another process of this run has failed")
+    assert second == "rspnet: v002 is damaged.\n"
+    assert {path.name for path in (tmp_path / "out" / "unfinished" / "shards").iterdir()} == {
+        "00000000.safetensors",
+        "00000004.safetensors",
+    }
+    again.touch()
+    assert fork_ranks(lambda: main(command), outputs) == [0, 0]
+    assert read_manifest(tmp_path / "out").artifacts == export(run, tmp_path / "one").artifacts
 
 
 def test_a_moved_work_directory_still_works(tmp_path: Path) -> None:

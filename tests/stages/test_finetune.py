@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from rspnet_cli.recipes import recipe_names
 from rspnet_cli.settings import finetune_settings, validated
 from rspnet_cli.stages.export_features import export_features
 from rspnet_cli.stages.extract import extract as run_extract
-from rspnet_cli.stages.finetune import finetune
+from rspnet_cli.stages.finetune import finetune, one_split
 from rspnet_cli.stages.import_checkpoint import import_checkpoint
+from rspnet_cli.stopping import stoppable
 from rspnet_cli.tables import CLASSES, EPOCHS, FINETUNE_METRICS, FINETUNE_PER_CLASS, FINETUNE_PREDICTIONS, FINETUNE_VIDEOS, read_table
 from rspnet_cli.training.loop import _Run
 from rspnet_cli.videos.frames import read_frames
@@ -281,6 +283,24 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "augment": {"order": "aug_plus"},
     },
 }
+
+
+def test_stopped_in_a_step_and_while_an_epoch_is_measured_it_ends_with_the_same_bytes(
+    whole: Manifest, encoder: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for where in ("classification_step", "video_logits"):
+        inner = getattr(one_split, where)
+
+        def stopped(*args: Any, inner: Any = inner, **how: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return inner(*args, **how)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(one_split, where, stopped)
+            assert stoppable(lambda: bool(run(encoder, tmp_path / "finetune"))) == 143
+    again = run(encoder, tmp_path / "finetune")
+    assert again.environment["resumed"] is True
+    assert artifacts(again) == artifacts(whole)
 
 
 @pytest.mark.parametrize("sections", VARIANTS.values(), ids=VARIANTS.keys())
@@ -574,6 +594,28 @@ def test_two_processes_train_as_one_and_killed_end_with_the_same_bytes(encoder: 
     killed, whole = read_manifest(tmp_path / "killed"), read_manifest(tmp_path / "whole")
     assert killed.environment["resumed"] is True
     assert artifacts(killed) == artifacts(whole)
+    # One process in two passes sees the same batch-norm parts (float32, so only the first steps can be held against each other).
+    recipe = finetune_settings(recipe="small-cpu-finetune", sets=[text for text in flags(full) if text != "--set"])
+    optim = recipe.optim.model_copy(update={"accumulate": 2})
+    passes = run(encoder, tmp_path / "passes", recipe.model_copy(update={"optim": optim}))
+    mine, other = (read_table(manifest.folder / "metrics.csv", FINETUNE_METRICS) for manifest in (passes, whole))
+    assert mine["loss"][0] == pytest.approx(other["loss"][0], rel=1e-5)
+    assert mine["grad_norm"][0] == pytest.approx(other["grad_norm"][0], rel=1e-3)
+    assert mine["loss"][1] == pytest.approx(other["loss"][1], rel=1e-2)
+
+
+def test_passes_over_parts_of_a_batch_are_warned_of_where_batch_norm_learns(
+    encoder: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    optim = {"batch_size": 4, "accumulate": 2, "epochs": 1}
+    run(encoder, tmp_path / "full", settings(optim=optim), report=Reporter())
+    assert "with optim.accumulate 2 batch norm sees 2 of a process' 4 videos at a time" in capsys.readouterr().err
+    linear = run(encoder, tmp_path / "linear", settings(optim=optim, model={"linear": True}), report=Reporter())
+    assert "accumulate" not in capsys.readouterr().err
+    one = run(encoder, tmp_path / "one", settings(optim=optim | {"accumulate": 1}, model={"linear": True}))
+    for name, value in weights_of(one).items():
+        np.testing.assert_allclose(weights_of(linear)[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    refusal(encoder, tmp_path / "no", settings(optim=optim | {"accumulate": 3}), "optim.accumulate 3", "multiple of 3")
 
 
 def test_a_damaged_frame_file_of_a_test_video_stops_it_and_a_restored_one_lets_it_go_on(

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def test_a_run_writes_what_its_manifest_says(whole: Manifest, extracted: Manifes
     assert whole.inputs[0].stage == "extract"
     assert whole.input("extract").digest == extracted.digest
     assert whole.config["run"] | {"workers": None} == {
-        **{"seed": 0, "device": "cpu", "precision": "fp32", "compile": False, "log_interval": 1, "keep_every": 2, "processes": 1},
+        **{"seed": 0, "device": "cpu", "precision": "fp32", "compile": False, "checkpoint_activations": False, "log_interval": 1},
+        **{"keep_every": 2, "processes": 1},
         "workers": None,
     }
     assert "workers" not in whole.config["run"]
@@ -240,6 +242,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "optim": {"name": "adamw", "lr": 0.001},
     },
     "split batch norm, no momentum": {"moco": {"bn_splits": 2, "momentum": 0.0}, "optim": {"sgd_momentum": 0.0, "warmup_epochs": 1}},
+    "passes over parts": {"optim": {"accumulate": 2}, "run": {"checkpoint_activations": True}},
     "bf16": {"run": {"precision": "bf16"}, "model": {"head": "conv"}},
     "resampled": {"clip": {"frame_rate": 10.0, "frames": 3}, "model": {"head": "mlp"}},
     "r2plus1d": {"model": {"backbone": "r2plus1d", "width": 0.05}, "clip": {"size": 32}},
@@ -257,6 +260,64 @@ def test_other_settings_run_and_resume_with_the_same_bytes(extracted: Manifest, 
     wait(pid)
     assert artifacts(run(extracted, tmp_path / "second", settings(**sections))) == artifacts(first)
     assert all(np.isfinite(value).all() for value in load_file(first.folder / "encoder.safetensors").values())
+
+
+def test_a_batch_in_passes_trains_as_one_with_batch_norm_parts_and_that_is_said(
+    extracted: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one_epoch = {"optim": {"epochs": 1}, "moco": {"bn_splits": 2}}
+    parts = run(extracted, tmp_path / "parts", settings(**one_epoch), report=Reporter())
+    assert "accumulate" not in capsys.readouterr().err
+    passes = run(extracted, tmp_path / "passes", settings(optim={"epochs": 1, "accumulate": 2}), report=Reporter())
+    told = [line for line in capsys.readouterr().err.splitlines() if "accumulate" in line]
+    assert told == [
+        "warning: with optim.accumulate 2 batch norm sees 2 of a process' 4 videos at a time: the result is that of 2 times as many "
+        "processes, not that of one pass over the batch."
+    ]
+    assert (passes.config["moco"]["bn_splits"], passes.config["optim"]["accumulate"]) == (2, 2)
+    for mine, other in zip(rows(passes.folder / "metrics.csv"), rows(parts.folder / "metrics.csv"), strict=True):
+        for key in ("loss", "loss_avid", "loss_rsp", "avid_top1", "rsp_accuracy"):  # in float64 equal: tests/training/test_parts.py
+            assert float(mine[key]) == pytest.approx(float(other[key]), rel=1e-3), (key, mine["step"])
+    out = tmp_path / "no"
+    refusal(
+        "bn_splits 2 ",
+        "accumulate 3 ",
+        "multiple",
+        frames=extracted,
+        out=out,
+        config=settings(optim={"accumulate": 3}, moco={"bn_splits": 2}),
+    )
+    refusal("optim.accumulate 4", "multiple of 4", frames=extracted, out=out, config=settings(optim={"accumulate": 4}))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own parts, as dynamo imports them
+def test_compiled_it_says_so_and_writes_the_same_names(
+    whole: Manifest, extracted: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # dynamo's part alone: inductor's would take a minute.
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))
+    monkeypatch.setattr("rspnet_cli.training.fit.check_compiler", lambda device: None)
+    compiled = run(extracted, tmp_path / "pretrain", settings(run={"compile": True}), report=Reporter())
+    lines = [line for line in capsys.readouterr().err.splitlines() if "compil" in line]
+    assert lines[0] == "pretrain: compiling, which makes the first pass last a minute or more."
+    assert lines[1].startswith("pretrain: compiled, in a first step of ")
+    assert len(lines) == 2
+    assert artifacts(compiled).keys() == artifacts(whole).keys()
+    for name in ("encoder.safetensors", "checkpoints/last.safetensors", "checkpoints/last.optimizer.safetensors"):
+        mine, other = load_file(compiled.folder / name), load_file(whole.folder / name)
+        assert mine.keys() == other.keys()
+        for key, value in other.items():
+            np.testing.assert_allclose(mine[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
+
+
+def test_a_full_gpu_is_one_sentence_that_says_what_to_do(extracted: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **how: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nSee documentation.")
+
+    monkeypatch.setattr("rspnet_cli.stages.pretrain.rspnet_step", full)
+    with pytest.raises(RspnetError) as caught:
+        run(extracted, tmp_path / "pretrain")
+    one_sentence(caught.value, "step 1", "optim.accumulate=2", "run.checkpoint_activations=true", "--batch-size")
 
 
 def test_jpeg_frames_train_too(tmp_path: Path) -> None:
@@ -529,8 +590,8 @@ def test_an_interrupt_keeps_the_state_and_ends_the_workers(extracted: Manifest, 
         "--quiet",
         *flags(settings(optim={"epochs": 10_000}, run={"workers": 1})),
     ]
-    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        output = tmp_path / f"output-{code}"
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)):
+        output = tmp_path / f"output-{number}"
         pid = fork(lambda: main(arguments), output=output)
         wait_until((out / "unfinished" / "checkpoints" / "index.json").exists, "a checkpoint")
         wait_until(lambda pid=pid: children_of(pid), "a worker has started")  # type: ignore[misc]
@@ -540,6 +601,52 @@ def test_an_interrupt_keeps_the_state_and_ends_the_workers(extracted: Manifest, 
         assert output.read_text().splitlines() == ["rspnet: interrupted; what is done is kept, and the same command continues it."]
         wait_until(lambda children=children: not any(is_alive(child) for child in children), "the workers end")  # type: ignore[misc]
         assert (out / "unfinished" / "checkpoints" / "index.json").exists()
+
+
+def test_stopped_by_a_scheduler_no_step_is_lost_and_it_ends_with_the_same_bytes(
+    whole: Manifest, extracted: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["pretrain", str(extracted.folder), "--out", str(tmp_path / "pretrain"), "--quiet", *flags(settings(run={"workers": 1}))]
+    train_on, steps = _Run._train_on, []
+    for number in (signal.SIGTERM, signal.SIGUSR1, None):
+
+        def one(self: _Run[Any], batch: Any, number: int | None = number) -> None:
+            steps.append(self.steps_done)
+            if number is not None:  # in the first step of a run
+                os.kill(os.getpid(), number)
+            train_on(self, batch)
+
+        monkeypatch.setattr(_Run, "_train_on", one)
+        assert main(command) == (143 if number is not None else 0), capsys.readouterr().err
+    assert steps == list(range(6))
+    assert artifacts(read_manifest(tmp_path / "pretrain")) == artifacts(whole)
+
+
+def test_two_processes_of_which_one_hears_a_signal_stop_together(extracted: Manifest, tmp_path: Path) -> None:
+    def both(out: Path, stop_before: int | None = None) -> list[int]:
+        def one() -> int:
+            fetch = _Run._fetch
+
+            def interrupted(self: _Run[Any], source: Any) -> Any:
+                if self.steps_done == stop_before and os.environ["RANK"] == "1":
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return fetch(self, source)
+
+            _Run._fetch = interrupted  # type: ignore[method-assign]
+            return main(["pretrain", str(extracted.folder), "--out", str(out), "--quiet", *flags(settings())])
+
+        return fork_ranks(one, [tmp_path / f"{out.name}-{rank}" for rank in range(2)])
+
+    assert both(tmp_path / "whole") == [0, 0]
+    assert both(tmp_path / "stopped", stop_before=3) == [143, 143]
+    lines, silence = ((tmp_path / f"stopped-{rank}").read_text().splitlines() for rank in range(2))
+    assert (lines, silence) == (["rspnet: interrupted; what is done is kept, and the same command continues it."], [])
+    index = json.loads((tmp_path / "stopped" / "unfinished" / "checkpoints" / "index.json").read_text())
+    assert (index["state"]["position"]["epoch"], index["state"]["position"]["step"]) == (1, 1)
+    assert both(tmp_path / "stopped") == [0, 0]
+    stopped, whole = read_manifest(tmp_path / "stopped"), read_manifest(tmp_path / "whole")
+    assert stopped.environment["resumed"] is True
+    assert artifacts(stopped) == artifacts(whole)
 
 
 def test_a_signal_to_the_whole_group_is_one_line(extracted: Manifest, tmp_path: Path) -> None:

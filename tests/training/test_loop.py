@@ -2,6 +2,8 @@
 
 import csv
 import math
+import os
+import signal
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +16,14 @@ from torch import Tensor, nn
 from rspnet_cli.config import FinetuneOptimConfig, OptimConfig
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.progress import Reporter
+from rspnet_cli.stopping import stoppable
 from rspnet_cli.tables import Column, Table
 from rspnet_cli.training import loop
 from rspnet_cli.training.checkpoint import Checkpoints
-from rspnet_cli.training.loop import Plan, Position, build_optimizer, learning_rate, train
+from rspnet_cli.training.loop import train
 from rspnet_cli.training.metrics import CsvLog, Means
+from rspnet_cli.training.optimiser import build_optimizer, learning_rate
+from rspnet_cli.training.plan import Plan, Position
 from tests.sentences import one_sentence
 
 
@@ -99,6 +104,12 @@ class Trial:
     lr: float = 0.05
     optimizer: str = "sgd"
     done: list[tuple[int, int]] = field(default_factory=list)
+    signal_at: tuple[str, int, int] | None = None
+    """SIGTERM comes while this is done: "fetch", "train" or "measure", in this epoch and step."""
+
+    def meanwhile(self, *what: str | int) -> None:
+        if what == self.signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def plan(self) -> Plan[Any]:
         torch.manual_seed(0)
@@ -108,22 +119,31 @@ class Trial:
         def batches(start: tuple[int, int]) -> Generator[Any]:
             for epoch in range(start[0], self.epochs):
                 for step in range(start[1] if epoch == start[0] else 0, self.steps_per_epoch):
+                    self.meanwhile("fetch", epoch, step)
                     yield torch.randn(8, 3, generator=torch.Generator().manual_seed(100 * epoch + step))
 
-        def step(batch: Any, epoch: int, number: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        def step(batch: Any, epoch: int, number: int) -> tuple[Tensor, ...]:
             if (epoch, number) == self.stop_at:
                 raise Interrupted
             self.done.append((epoch, number))
+            self.meanwhile("train", epoch, number)
             loss = (model(batch) - batch.sum(1, keepdim=True)).square().mean()
             if self.losses is not None:
                 loss = 0 * loss + self.losses(epoch, number)
-            return loss, (loss.detach(), torch.tensor(10.0 * epoch + number))
+            loss.backward()
+            return loss.detach(), torch.tensor(10.0 * epoch + number)
 
         further: dict[str, Any] = {}
         if self.measured is not None:
             state = Checkpoints(self.work).state
-            found = iter(self.measured[state["position"]["epoch"] if state else 0 :])
-            further = {"evaluate": lambda: {"selection_loss": next(found)}, "score": lambda figures: [figures["selection_loss"]]}
+            found = iter(list(enumerate(self.measured))[state["position"]["epoch"] if state else 0 :])
+
+            def measure() -> dict[str, float]:
+                epoch, value = next(found)
+                self.meanwhile("measure", epoch, self.steps_per_epoch)
+                return {"selection_loss": value}
+
+            further = {"evaluate": measure, "score": lambda figures: [figures["selection_loss"]]}
         return Plan(
             name="train",
             model=model,
@@ -221,21 +241,54 @@ def test_stopped_anywhere_it_ends_with_the_same_bytes(tmp_path: Path, optimizer:
 
 
 def test_saved_in_the_middle_of_an_epoch_it_goes_on_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Trial(tmp_path / "whole", epochs=2, steps_per_epoch=40, log_interval=7)
+    whole = Trial(tmp_path / "whole", epochs=2, steps_per_epoch=12, log_interval=5)
     whole.run()
-    monkeypatch.setattr(loop, "SAVE_INTERVAL_S", -1.0)  # at every step at which the time is looked at
-    for stop in ((0, 20), (1, 33)):
-        trial = Trial(tmp_path / str(stop), epochs=2, steps_per_epoch=40, log_interval=7, stop_at=stop)
+    monkeypatch.setattr(loop, "SAVE_INTERVAL_S", -1.0)  # before every step
+    for stop in ((0, 7), (1, 9)):
+        trial = Trial(tmp_path / str(stop), epochs=2, steps_per_epoch=12, log_interval=5, stop_at=stop)
         with pytest.raises(Interrupted):
             trial.run()
         saved = Checkpoints(trial.work).state
         assert saved is not None
-        assert saved["position"]["step"] == (16 if stop[0] == 0 else 24)  # 64 steps of 80
+        assert (saved["position"]["epoch"], saved["position"]["step"]) == stop
         trial.stop_at, trial.done = None, []
         trial.run()
         first = (saved["position"]["epoch"], saved["position"]["step"])
-        assert trial.done == [(epoch, step) for epoch in range(2) for step in range(40) if (epoch, step) >= first]
+        assert trial.done == [(epoch, step) for epoch in range(2) for step in range(12) if (epoch, step) >= first]
         assert results(trial.work) == results(whole.work)
+
+
+@pytest.mark.parametrize(
+    ("signal_at", "kept"),
+    [
+        (("fetch", 0, 0), None),
+        (("fetch", 1, 2), (1, 2)),
+        (("train", 1, 2), (1, 3)),
+        (("train", 1, 4), (1, 5)),
+        (("measure", 1, 5), (1, 5)),
+        (("fetch", 2, 0), (2, 0)),
+        (("train", 3, 4), (3, 5)),
+        (("measure", 3, 5), (3, 5)),
+    ],
+)
+def test_a_signal_ends_it_where_no_step_is_lost(
+    tmp_path: Path, signal_at: tuple[str, int, int], kept: tuple[int, int] | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = [0.5, 0.25, 0.75, 0.25]
+    whole = Trial(tmp_path / "whole", measured=measured)
+    expected = whole.run()
+    trial = Trial(tmp_path / "stopped", measured=measured, signal_at=signal_at)
+    assert stoppable(lambda: bool(trial.run(Reporter()))) == 143
+    state = Checkpoints(trial.work).state
+    assert kept == (None if state is None else (state["position"]["epoch"], state["position"]["step"]))
+    told = [line for line in capsys.readouterr().err.splitlines() if "stopped after step" in line]
+    # Nothing is said where nothing had to be written.
+    assert len(told) == (kept is not None and kept[1] > 0)
+    done, trial.signal_at = trial.done, None
+    assert trial.run() == expected
+    assert trial.done == done + whole.done[len(done) :], "no step is done twice"
+    assert results(trial.work) == results(whole.work)
+    assert (trial.work / "epochs.csv").read_bytes() == (whole.work / "epochs.csv").read_bytes()
 
 
 def test_a_finished_training_has_nothing_left_to_do(tmp_path: Path) -> None:
@@ -338,7 +391,7 @@ def test_weights_that_are_no_numbers_are_never_saved_although_the_loss_was_one(t
     plan = trial.plan()
     optimizer_step = plan.optimizer.step
 
-    def step(batch: Any, epoch: int, number: int, inner: Any = plan.step) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def step(batch: Any, epoch: int, number: int, inner: Any = plan.step) -> tuple[Tensor, ...]:
         if (epoch, number) == (2, 4):
             plan.optimizer.step = lambda: (optimizer_step(), next(plan.model.parameters()).data.fill_(math.nan))[0]  # type: ignore
         return inner(batch, epoch, number)

@@ -6,10 +6,8 @@ from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -18,36 +16,25 @@ from rspnet_cli.clips.augment import augment
 from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, SingleClips, batches
 from rspnet_cli.config import FinetuneConfig
 from rspnet_cli.encoder.batch_norm import estimate_statistics
-from rspnet_cli.encoder.classifier import CLASSIFIER
-from rspnet_cli.encoder.load import checkpoint_file
 from rspnet_cli.evaluation.features import ClipInput, UniformClips, load_clips, statistics_batches, statistics_clips
 from rspnet_cli.evaluation.logits import video_logits
-from rspnet_cli.evaluation.outcomes import Outcome, summary, write_outcomes
-from rspnet_cli.evaluation.parts import chance, warn_of_unseen_classes
+from rspnet_cli.evaluation.parts import warn_of_unseen_classes
 from rspnet_cli.evaluation.probes import true_ranks
 from rspnet_cli.evaluation.task import Task, make_task
 from rspnet_cli.evaluation.videos import labelled_videos
-from rspnet_cli.files import link_or_copy_file, write_atomic
-from rspnet_cli.manifest import ENCODER_STAGES, Manifest, read_manifest
+from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.stage import Stage, begin_stage
 from rspnet_cli.stages.finetune.network import first_classifier
-from rspnet_cli.tables import (
-    CLASSES,
-    EPOCHS,
-    FINETUNE_METRICS,
-    FINETUNE_PER_CLASS,
-    FINETUNE_PREDICTIONS,
-    FINETUNE_VIDEOS,
-    TIMINGS,
-    csv_bytes,
-)
+from rspnet_cli.stages.finetune.results import encoder_of, write_results
+from rspnet_cli.tables import FINETUNE_METRICS
 from rspnet_cli.training.checkpoint import Checkpoints
 from rspnet_cli.training.classification import ClassificationFigures, classification_step
-from rspnet_cli.training.fit import check_num_videos, warn_of_looped
-from rspnet_cli.training.loop import Plan, Position, build_optimizer, train
+from rspnet_cli.training.fit import check_num_videos, prepare_compiling, warn_of_accumulation, warn_of_looped
+from rspnet_cli.training.loop import train
+from rspnet_cli.training.optimiser import build_optimizer
+from rspnet_cli.training.plan import Plan, Position
 from rspnet_cli.videos.frames import FramesTable, read_frames
-from rspnet_cli.videos.seen import num_seen, seen_videos
 
 
 def finetune_one_split(
@@ -69,7 +56,7 @@ def finetune_one_split(
             position = run.train() if config.optim.epochs else Position()
             logits = run.test()
         if distributed.is_main():
-            _write_results(config, stage, table, task, position, logits)
+            write_results(config, stage, table, task, position, logits)
         distributed.barrier()
         return stage.manifest or read_manifest(out, stage="finetune", verify=False)
 
@@ -80,7 +67,10 @@ def _check_fit(config: FinetuneConfig, stage: Stage, table: FramesTable, task: T
     assert config.clip.frames is not None
     table.refuse_larger(config.clip.size)
     if config.optim.epochs:
-        check_num_videos(len(task.train), config.optim.batch_size, smallest=1 if config.model.linear else 2)
+        optim, smallest = config.optim, 1 if config.model.linear else 2
+        check_num_videos(len(task.train), optim.batch_size, parts=optim.accumulate, smallest=smallest)
+        if optim.accumulate > 1 and not config.model.linear:
+            warn_of_accumulation(optim, report)
         warn_of_unseen_classes(task.videos, [task.part], report)
     if config.clip.sampling == "consecutive" and not config.clip.frame_rate:
         warn_of_looped(table, np.concatenate([task.train, task.part.test]), config.clip.frames, report)
@@ -101,11 +91,13 @@ class _Run:
         self.frames, self.frame_rate = clip.frames, clip.frame_rate or None
         self.clip_input = ClipInput(clip.size, bool(clip.antialias), device)
         self.workers = config.run.workers or 0
-        self.classifier = first_classifier(config, _encoder_of(stage), task, report)
+        if config.run.compile:
+            prepare_compiling("finetune", device, report)
+        self.classifier = first_classifier(config, encoder_of(stage), task, report)
         # The faster layout of 3D convolutions; see pretrain.
         self.classifier.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.classifier.backbone.checkpoint_activations = config.run.checkpoint_activations
         if config.run.compile:
-            report.info("finetune: compiling the backbone; the first steps take a minute or so.")
             self.classifier.backbone.compile()
 
     def train(self) -> Position:
@@ -117,7 +109,7 @@ class _Run:
         classifier = distributed.data_parallel(self.classifier, device).train()
         columns = torch.from_numpy(task.columns)
         dataset = SingleClips(
-            self.table,
+            self.table.files,
             config.augment,
             frames=self.frames,
             sampling=config.clip.sampling,
@@ -137,12 +129,12 @@ class _Run:
             )
             return batches(dataset, order, workers=self.workers, pin_memory=device.type == "cuda")
 
-        def step(batch: ClipBatch, epoch: int, number: int) -> tuple[Tensor, ClassificationFigures]:
+        def step(batch: ClipBatch, epoch: int, number: int) -> ClassificationFigures:
             (crops,) = batch.clips
             size, antialias, _ = self.clip_input
             clips = augment(crops, size=size, antialias=antialias, order=config.augment.order, device=device)
-            with self._autocast():
-                return classification_step(classifier, clips, columns[batch.videos].to(device, non_blocking=True))
+            classes = columns[batch.videos].to(device, non_blocking=True)
+            return classification_step(classifier, clips, classes, passes=optim.accumulate, precision=run.precision)
 
         plan = Plan(
             name="finetune",
@@ -162,6 +154,7 @@ class _Run:
             shown=("loss", "top1"),
             score=_selection_score if len(task.selection) else _no_score,
             evaluate=self._select,
+            compiled=run.compile,
             hint=" On a CPU, `--recipe small-cpu-finetune` is made for less time." if device.type == "cpu" else "",
         )
         return train(plan, Checkpoints(self.stage.work), self.report)
@@ -210,7 +203,9 @@ class _Run:
             self.classifier.train()
 
     def _evenly_spaced(self, count: int) -> UniformClips:
-        return UniformClips(self.table, frames=self.frames, count=count, frame_rate=self.frame_rate, sampling=self.config.clip.sampling)
+        return UniformClips(
+            self.table.files, frames=self.frames, count=count, frame_rate=self.frame_rate, sampling=self.config.clip.sampling
+        )
 
     def _estimate_statistics(self) -> None:
         """A random backbone that is never trained has no batch-norm statistics; without them its features say nothing."""
@@ -232,69 +227,3 @@ def _selection_score(figures: dict[str, float]) -> list[float]:
 
 def _no_score(figures: dict[str, float]) -> list[float]:
     return []
-
-
-def _encoder_of(stage: Stage) -> Manifest | None:
-    return next((stage.inputs[name] for name in ENCODER_STAGES if name in stage.inputs), None)
-
-
-def _write_results(config: FinetuneConfig, stage: Stage, table: FramesTable, task: Task, position: Position, logits: np.ndarray) -> None:
-    videos, rows = task.videos, task.part.test
-    encoder = _encoder_of(stage)
-    seen = seen_videos(encoder, table.rows["sha256"])
-    outcome = Outcome.nothing(len(rows))
-    outcome.fill(np.arange(len(rows)), task.only_known(logits), task.columns[rows], task.labels)
-    results: dict[str, Any] = {
-        "protocol": task.protocol,
-        "split": config.data.split,
-        "videos": len(task.train),
-        "classes": len(np.unique(task.columns[task.part.train])),
-        "epochs": position.epoch,
-        "selected_on": config.data.select_on if position.epoch else None,
-        "selection_videos": len(task.selection),
-        "selection_top1": -position.best_score[0] if position.best_score else None,
-        "best_epoch": position.best_epoch,
-        "queries": len(rows),
-        "queries_seen": num_seen(seen.iloc[rows]),
-        "clips": config.test.clips,
-        **summary(outcome, videos.label[rows], videos.group[rows]),
-        "chance": chance(videos, [task.part]),
-    }
-    artifacts = write_outcomes(
-        stage.work,
-        videos,
-        [task.part],
-        rows,
-        {"finetune": outcome},
-        predictions=FINETUNE_PREDICTIONS,
-        per_class=FINETUNE_PER_CLASS,
-    )
-    _write_videos(stage, table, task, seen)
-    classes = ({"label": label, "label_name": videos.class_names[label]} for label in task.labels.tolist())
-    write_atomic(stage.work / CLASSES.file, csv_bytes(CLASSES.header(), classes))
-    if position.epoch:
-        trained, best = (
-            [FINETUNE_METRICS.file, EPOCHS.file, *Checkpoints(stage.work).publish()],
-            stage.work / "checkpoints/best.safetensors",
-        )
-    else:
-        assert encoder is not None
-        trained, best = [], encoder.folder / checkpoint_file(encoder, str(config.model.checkpoint))[0]
-    (stage.work / CLASSIFIER).unlink(missing_ok=True)  # of a run that was killed here
-    link_or_copy_file(best, stage.work / CLASSIFIER)
-    stage.finish(
-        results=results,
-        artifacts=[*artifacts, CLASSIFIER, CLASSES.file, FINETUNE_VIDEOS.file, *trained],
-        logs=[TIMINGS.file, "tensorboard"],
-        classes_sha256=stage.inputs["extract"].classes_sha256,
-        environment={"device": config.run.device, "workers": config.run.workers},
-    )
-
-
-def _write_videos(stage: Stage, table: FramesTable, task: Task, seen: pd.Series) -> None:
-    used = np.zeros(len(table), dtype=bool)
-    used[task.train] = True
-    known = seen.astype(object).where(seen.notna(), None).tolist()
-    columns = (table.ids, used.tolist(), task.parts(), known, table.rows["sha256"].tolist())
-    rows = (dict(zip(FINETUNE_VIDEOS.header(), values, strict=True)) for values in zip(*columns, strict=True))
-    write_atomic(stage.work / FINETUNE_VIDEOS.file, csv_bytes(FINETUNE_VIDEOS.header(), rows))

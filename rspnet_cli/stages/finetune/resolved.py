@@ -22,7 +22,8 @@ def resolve(config: FinetuneConfig, encoder: Manifest | None, device: torch.devi
     """
     if not config.optim.epochs:
         return _resolve_test(config, encoder, device)
-    check_batch(config.optim.batch_size, smallest=1 if config.model.linear else 2)
+    optim = config.optim
+    check_batch(optim.batch_size, parts=optim.accumulate, because="optim.accumulate", smallest=1 if config.model.linear else 2)
     trained = None if encoder is None else TrainedAs.read(encoder)
     model = _model(config.model, encoder, trained)
     return config.model_copy(update={"model": model, "clip": _clip(config.clip, model, trained), "run": resolved_run(config.run, device)})

@@ -137,7 +137,8 @@ def _values(manifest: Manifest) -> dict[str, Any]:
     """The settings of a result, flat, and what follows from them."""
     values = flatten(manifest.config)
     optim, run, moco = (manifest.config.get(name, {}) for name in ("optim", "run", "moco"))
-    batch, parts = optim.get("batch_size"), (run.get("processes") or 0) * (moco.get("bn_splits") or 1)
+    passes = max(moco.get("bn_splits") or 1, optim.get("accumulate") or 1)
+    batch, parts = optim.get("batch_size"), (run.get("processes") or 0) * passes
     return values | {
         BATCH_NORM: batch // parts if batch and parts else None,
         "store": f"{manifest.config.get('codec')}, short side {manifest.config.get('short_side')}",

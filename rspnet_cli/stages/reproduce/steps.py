@@ -17,7 +17,7 @@ RETRIEVAL_CLIPS = 10
 # The released code decodes the sources, or copies of them that its optional transcoding made this high.
 TRANSCODED_HEIGHT = 256
 # Settings that change nothing about a result, or that nobody published.
-_PASSED_OVER = ("run.", "test.batch_size", "optim.lr_scale", "moco.bn_splits")
+_PASSED_OVER = ("run.", "test.batch_size", "optim.lr_scale", "optim.accumulate", "moco.bn_splits")
 
 
 @dataclass(frozen=True)
