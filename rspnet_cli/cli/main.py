@@ -24,6 +24,7 @@ from rspnet_cli.cli.finetune import finetune
 from rspnet_cli.cli.import_checkpoint import import_checkpoint
 from rspnet_cli.cli.inspect import inspect
 from rspnet_cli.cli.pretrain import pretrain
+from rspnet_cli.cli.preview import preview
 from rspnet_cli.cli.recipes import recipes
 from rspnet_cli.cli.report import report
 from rspnet_cli.cli.reproduce import reproduce
@@ -47,6 +48,7 @@ app.command("eval-classification")(eval_classification)
 app.command("finetune")(finetune)
 app.command("inspect")(inspect)
 app.command("report")(report)
+app.command("preview")(preview)
 app.command("import-checkpoint")(import_checkpoint)
 app.command("export-checkpoint")(export_checkpoint)
 app.command("recipes")(recipes)

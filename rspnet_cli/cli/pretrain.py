@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rspnet_cli.cli.options import (
+    DEFAULT_RECIPE,
     WORK_DIR,
     AsJson,
     BatchSize,
     ConfigFile,
     Device,
     Force,
+    Frames,
     Out,
     Precision,
+    PretrainRecipe,
     Quiet,
     Sets,
+    Split,
     WorkDir,
     Workers,
     reporter,
@@ -25,19 +28,14 @@ from rspnet_cli.cli.options import (
     show_json,
 )
 from rspnet_cli.encoder.registry import BACKBONES, check_clip_size
-from rspnet_cli.recipes import recipe_names
 
 
 def pretrain(
-    frames: Annotated[
-        Path | None, typer.Argument(metavar="[FRAMES]", help="Manifest or folder of an extraction.", show_default="<work-dir>/extract")
-    ] = None,
-    recipe: Annotated[str, typer.Option("--recipe", help=f"Packaged settings: {', '.join(recipe_names('pretrain'))}.")] = "r3d18",
+    frames: Frames = None,
+    recipe: PretrainRecipe = DEFAULT_RECIPE,
     config: ConfigFile = None,
     sets: Sets = None,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Train on this split's train videos; all: on every video.", show_default="1")
-    ] = None,
+    split: Split = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the videos.", show_default="the recipe's")] = None,
     batch_size: BatchSize = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.", show_default="the recipe's")] = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,8 @@ import torch
 from torch import Tensor
 
 from rspnet_cli import distributed
-from rspnet_cli.clips.augment import augment
-from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, Crops, batches
-from rspnet_cli.clips.draws import StepDraw, draw_step
-from rspnet_cli.config import DataConfig, PretrainConfig
+from rspnet_cli.clips.dataset import ClipBatch
+from rspnet_cli.config import PretrainConfig
 from rspnet_cli.devices import resolve_device
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.encoder.moco import MoCo, key_momentum, query_projection
@@ -30,7 +27,8 @@ from rspnet_cli.training.checkpoint import Checkpoints, state_arrays
 from rspnet_cli.training.fit import check_batch, check_num_videos, resolved_run, warn_of_looped
 from rspnet_cli.training.loop import Plan, Position, build_optimizer, train
 from rspnet_cli.training.objective import Figures
-from rspnet_cli.training.step import LoadedClips, rspnet_step
+from rspnet_cli.training.paired_clips import PairedClips, training_rows
+from rspnet_cli.training.step import rspnet_step
 from rspnet_cli.videos.frames import FramesTable, read_frames
 
 
@@ -74,17 +72,6 @@ def resolve(config: PretrainConfig, device: torch.device) -> PretrainConfig:
     return config.model_copy(update={"moco": trimmed, "run": resolved_run(config.run, device)})
 
 
-def training_rows(table: FramesTable, config: PretrainConfig) -> np.ndarray:
-    """(n,) int64: rows of the videos to train on: the train videos of data.split, or all of them (no split columns, or "all")."""
-    if not table.split_columns and config.data.split not in ("all", DataConfig().split):
-        raise InputError(
-            f"{table.manifest.path} has no splits, so no split {config.data.split}: leave --split out to train on every video."
-        )
-    if config.data.split == "all" or not table.split_columns:
-        return np.arange(len(table))
-    return table.rows_of_split(config.data.split, "train")
-
-
 def check_fit(config: PretrainConfig, table: FramesTable, rows: np.ndarray, report: Reporter) -> None:
     """Whether the settings fit these videos. Raises InputError where they cannot work; warns where they will work badly."""
     check_clip_size(config.model.backbone, frames=config.clip.frames, side=config.clip.size)
@@ -126,7 +113,7 @@ def _train(
     config: PretrainConfig, stage: Stage, table: FramesTable, rows: np.ndarray, device: torch.device, report: Reporter
 ) -> tuple[Position, bool]:
     """Train to the end. Returns the position and whether the queue was full of real keys when the last epoch began."""
-    optim, run, world_size = config.optim, config.run, distributed.world_size()
+    optim, run = config.optim, config.run
     moco = build_moco(config)
     if distributed.is_main() and not (stage.work / "initial.safetensors").exists():
         write_tensors(stage.work / "initial.safetensors", state_arrays(moco.query), {})
@@ -138,40 +125,18 @@ def _train(
         moco.key.backbone.compile()
     project = query_projection(moco, device)
     optimizer = build_optimizer(optim, moco.query)
-    dataset = ClipPairs(table, config.clip, config.augment, seed=run.seed)
-    steps_per_epoch = len(rows) // optim.batch_size
+    clips = PairedClips(config, table, rows, device)
+    steps_per_epoch = clips.steps_per_epoch
     steps_to_fill = config.moco.queue_size // optim.batch_size
     epochs_to_fill = _epochs_to_fill(config, len(rows))
-
-    def draw(epoch: int, number: int) -> StepDraw:
-        parts = world_size * config.moco.bn_splits
-        return draw_step(optim.batch_size, speeds=config.clip.speeds, sub_batches=parts, seed=run.seed, epoch=epoch, step=number)
-
-    def ready(crops: Crops) -> LoadedClips:
-        clip = config.clip
-        frames = augment(crops, size=clip.size, antialias=clip.antialias, order=config.augment.order, device=device)
-        return LoadedClips(frames, crops.offsets.to(device, non_blocking=True))
-
-    def source(start: tuple[int, int]) -> Generator[ClipBatch]:
-        order = BatchOrder(
-            rows,
-            batch_size=optim.batch_size,
-            epochs=optim.epochs,
-            seed=run.seed,
-            start=start,
-            draw=draw,
-            rank=distributed.rank(),
-            world_size=world_size,
-        )
-        return batches(dataset, order, workers=run.workers or 0, pin_memory=device.type == "cuda")
 
     def step(batch: ClipBatch, epoch: int, number: int) -> tuple[Tensor, Figures]:
         done = (epoch * steps_per_epoch + number) / (optim.epochs * steps_per_epoch)
         momentum = key_momentum(config.moco.momentum, config.moco.momentum_end, done)
-        query, key = (ready(crops) for crops in batch.clips)
+        query, key = (clips.augmented(crops) for crops in batch.clips)
         videos = batch.videos.to(device, non_blocking=True)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=run.precision == "bf16"):
-            return rspnet_step(moco, project, query, key, videos, draw(epoch, number), config, momentum=momentum)
+            return rspnet_step(moco, project, query, key, videos, clips.draw(epoch, number), config, momentum=momentum)
 
     plan = Plan(
         name="pretrain",
@@ -182,7 +147,7 @@ def _train(
         figures=Figures._fields,
         metrics=METRICS,
         steps_per_epoch=steps_per_epoch,
-        batches=source,
+        batches=clips.batches,
         work=stage.work,
         device=device,
         log_interval=run.log_interval,

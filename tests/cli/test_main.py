@@ -21,7 +21,7 @@ from tests.processes import ROOT
 
 COMMANDS = [
     *("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "inspect"),
-    *("import-checkpoint", "export-checkpoint", "recipes", "reproduce"),
+    *("preview", "import-checkpoint", "export-checkpoint", "recipes", "reproduce"),
 ]
 # design.md: the flags that scripts rely on.
 SHARED = "--work-dir --out --force --json --quiet"
@@ -35,6 +35,7 @@ FLAGS = {
     "eval-classification": "--split --protocol --probe --seed",
     "finetune": "--frames --recipe --config --set --split --select-on --linear --random-init --checkpoint --epochs --batch-size --lr "
     "--device --precision --compile --workers --seed",
+    "preview": "--recipe --config --set --split --batch-size --device --workers --seed --step --count",
     "import-checkpoint": "--set --classes",
     "export-checkpoint": "--checkpoint",
 }
@@ -152,6 +153,11 @@ USAGE_ERRORS = [
     ["finetune", "--select-on", "train"],
     ["finetune", "--random-init", "--checkpoint", "best"],
     ["inspect"],
+    ["preview", "--step", "0"],
+    ["preview", "--count", "none"],
+    ["preview", "--recipe", "ucf101-r3d18"],
+    ["preview", "--set", "clip.speeds=[1]"],
+    ["preview", "--set", "model.backbone=c3d", "--set", "clip.frames=4"],
     ["import-checkpoint"],
     ["import-checkpoint", "a.pth.tar", "--set", "clip.frames=0"],
     ["import-checkpoint", "a.pth.tar", "--set", "clip.frame=8"],
