@@ -26,18 +26,16 @@ class SimilarityMap(NamedTuple):
     """(B,): the cosine similarity of the two embeddings, which the losses compare."""
 
 
-def similarity_maps(encoder: Encoder, queries: Tensor, keys: Tensor) -> tuple[SimilarityMap, SimilarityMap]:
-    """Maps (A, M) of the query clips: A of appearance (A-VID), M of motion (RSP). In evaluation mode.
+def similarity_maps(encoder: Encoder, query_maps: Tensor, key_maps: Tensor) -> tuple[SimilarityMap, SimilarityMap]:
+    """Maps (A, M) of query clips: A of appearance (A-VID), M of motion (RSP). For an encoder in evaluation mode.
 
-    queries, keys: (B, 3, T, H, W) as the encoder takes them, row by row the two clips of a pair; swapped they give the maps of the keys.
-    One encoder, the query encoder, is both sides (W' = W; the published figures take the key encoder, its moving average, for the other).
-    The other clip's embedding is the one that is compared, with its biases and of length 1, so that a map is in shares of the cosine
-    similarity. A head that is no single matrix is replaced by its derivative at the clip's pooled features: for mlp that is exact, as it is
-    linear around them; conv and convbn are linear behind their last average, and their maps are of what is averaged there.
+    query_maps, key_maps: (B, C, t, h, w) last feature maps (`Encoder.feature_map`), row by row those of a pair of clips; swapped they give
+    the maps of the keys. One encoder, the query encoder, is both sides (W' = W; the published figures take the key encoder, its moving
+    average, for the other). The other clip's embedding is the one that is compared, with its biases and of length 1, so that a map is in
+    shares of the cosine similarity. A head that is no single matrix is replaced by its derivative at the clip's averages: for mlp that is
+    exact, as it is linear around them; conv and convbn are linear behind their last average, and their maps are of what is averaged there.
     """
-    with torch.no_grad():
-        query_map, key_map = encoder.feature_map(queries), encoder.feature_map(keys)
-    return _map_of(encoder.head_a, query_map, key_map), _map_of(encoder.head_m, query_map, key_map)
+    return _map_of(encoder.head_a, query_maps, key_maps), _map_of(encoder.head_m, query_maps, key_maps)
 
 
 def _map_of(head: nn.Module, query_map: Tensor, key_map: Tensor) -> SimilarityMap:

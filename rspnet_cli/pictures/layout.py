@@ -58,9 +58,14 @@ def fitted(picture: Picture, side: int) -> Picture:
     """A square picture at about `side` pixels: every pixel repeated as often as fits, or shrunk to `side`, never blurred larger."""
     own = len(picture)
     if own > side:
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        return rgb_of(to_picture(frame, (side, side), Orientation(), "rgb24"))
+        return resized(picture, side)
     return picture.repeat(side // own, axis=0).repeat(side // own, axis=1)
+
+
+def resized(picture: Picture, side: int) -> Picture:
+    """A square picture at exactly `side` pixels, smoothly."""
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+    return rgb_of(to_picture(frame, (side, side), Orientation(), "rgb24"))
 
 
 def _paper(height: int, width: int) -> Picture:

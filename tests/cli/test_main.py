@@ -21,7 +21,7 @@ from tests.processes import ROOT
 
 COMMANDS = [
     *("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "inspect"),
-    *("preview", "import-checkpoint", "export-checkpoint", "recipes", "reproduce"),
+    *("preview", "visualize", "import-checkpoint", "export-checkpoint", "recipes", "reproduce"),
 ]
 # design.md: the flags that scripts rely on.
 SHARED = "--work-dir --out --force --json --quiet"
@@ -36,6 +36,7 @@ FLAGS = {
     "finetune": "--frames --recipe --config --set --split --select-on --linear --random-init --checkpoint --epochs --batch-size --lr "
     "--device --precision --compile --workers --seed",
     "preview": "--recipe --config --set --split --batch-size --device --workers --seed --step --count",
+    "visualize": "--videos --frames --clips --size --checkpoint --count --seed --device",
     "import-checkpoint": "--set --classes",
     "export-checkpoint": "--checkpoint",
 }
@@ -56,6 +57,9 @@ FLAGS = {
         ("eval-retrieval --topk -1", "eval-retrieval --topk -1"),
         ("eval-retrieval --topk", "eval-retrieval --topk"),
         ("eval-retrieval --topk ,", "eval-retrieval --topk ,"),
+        ("visualize --videos a,b.mp4 'c d' e* --size 64", "visualize --videos a,b.mp4 --videos 'c --videos d' --videos e* --size 64"),
+        ("visualize x --videos=a b --json", "visualize x --videos a --videos b --json"),
+        ("visualize --videos", "visualize --videos"),
         ("export-features --also npy,parquet --clips 3", "export-features --also npy --also parquet --clips 3"),
         ("export-features --also npy pretrain", "export-features --also npy pretrain"),
         ("pretrain --set optim.lr=1,5 -- --topk 1 5", "pretrain --set optim.lr=1,5 -- --topk 1 5"),
@@ -158,6 +162,11 @@ USAGE_ERRORS = [
     ["preview", "--recipe", "ucf101-r3d18"],
     ["preview", "--set", "clip.speeds=[1]"],
     ["preview", "--set", "model.backbone=c3d", "--set", "clip.frames=4"],
+    ["visualize", "--clips", "0"],
+    ["visualize", "--size", "4"],
+    ["visualize", "--checkpoint", "newest"],
+    ["visualize", "--videos", "a", "--count", "2"],
+    ["visualize", "--videos"],
     ["import-checkpoint"],
     ["import-checkpoint", "a.pth.tar", "--set", "clip.frames=0"],
     ["import-checkpoint", "a.pth.tar", "--set", "clip.frame=8"],

@@ -12,7 +12,7 @@ from torch import Tensor
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.encoder.heads import HEADS
 from rspnet_cli.encoder.registry import BACKBONES
-from rspnet_cli.encoder.similarity import similarity_maps
+from rspnet_cli.encoder.similarity import SimilarityMap, similarity_maps
 
 
 def make_encoder(backbone: str = "r3d18", head: str = "linear", width: float = 0.125) -> Encoder:
@@ -27,6 +27,10 @@ def make_encoder(backbone: str = "r3d18", head: str = "linear", width: float = 0
 
 def clips(seed: int, frames: int = 8, size: int = 48) -> Tensor:
     return torch.randn(2, 3, frames, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def maps_of(encoder: Encoder, queries: Tensor, keys: Tensor) -> tuple[SimilarityMap, SimilarityMap]:
+    return similarity_maps(encoder, encoder.feature_map(queries), encoder.feature_map(keys))
 
 
 def plain_map(feature_map: np.ndarray, pooled_other: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -45,7 +49,7 @@ def test_without_biases_they_are_the_papers_but_for_the_lengths_of_the_embedding
     for head in (encoder.head_a, encoder.head_m):
         head[2].bias.data.zero_()
     queries, keys = clips(0), clips(1)
-    found = similarity_maps(encoder, queries, keys)
+    found = maps_of(encoder, queries, keys)
     query_maps, key_maps = (encoder.feature_map(each).double().numpy() for each in (queries, keys))
     for result, head in zip(found, (encoder.head_a, encoder.head_m), strict=True):
         weight = head[2].weight.double().numpy()
@@ -60,13 +64,13 @@ def test_a_map_adds_up_to_the_similarity_without_the_biases(head: str) -> None:
     encoder = make_encoder(head=head)
     queries, keys = clips(0), clips(1)
     embeddings = zip(encoder.project(queries), encoder.project(keys), strict=True)
-    for result, (query, key) in zip(similarity_maps(encoder, queries, keys), embeddings, strict=True):
+    for result, (query, key) in zip(maps_of(encoder, queries, keys), embeddings, strict=True):
         torch.testing.assert_close(result.similarity, (query * key).sum(1), rtol=1e-4, atol=1e-5)
         assert result.values.mean((1, 2, 3)).sub(result.similarity).abs().min() > 1e-3, "there are biases"
     for name, value in encoder.named_parameters():
         if name.startswith("head") and name.endswith("bias"):
             value.data.zero_()
-    for result in similarity_maps(encoder, queries, keys):
+    for result in maps_of(encoder, queries, keys):
         assert result.values.std((1, 2, 3)).min() > 1e-4
         torch.testing.assert_close(result.values.mean((1, 2, 3)), result.similarity, rtol=1e-4, atol=1e-5)
 
@@ -93,7 +97,7 @@ def test_moving_a_place_of_what_is_averaged_moves_the_similarity_by_its_weight(h
     expected = (
         torch.einsum("c,cthw->thw", torch.tensor(weights, dtype=torch.float64), averaged[0]) / behind(averaged.mean((2, 3, 4))).norm()
     )
-    result = similarity_maps(encoder, clips(0).double(), clips(1).double())[1]
+    result = maps_of(encoder, clips(0).double(), clips(1).double())[1]
     torch.testing.assert_close(result.values[0], expected, rtol=1e-3, atol=1e-5)
 
 
@@ -101,7 +105,7 @@ def test_moving_a_place_of_what_is_averaged_moves_the_similarity_by_its_weight(h
 def test_every_backbone_has_maps(backbone: str) -> None:
     encoder = make_encoder(backbone, width=0.125)
     queries = clips(0, frames=8, size=64)
-    for result in similarity_maps(encoder, queries, queries):
+    for result in maps_of(encoder, queries, queries):
         assert result.values.shape == (2, *encoder.feature_map(queries).shape[2:])
         assert result.values.isfinite().all()
         torch.testing.assert_close(result.similarity, torch.ones(2))  # a clip is as similar as can be to itself
@@ -110,9 +114,9 @@ def test_every_backbone_has_maps(backbone: str) -> None:
 def test_the_two_tasks_differ_and_swapping_the_clips_gives_the_other_ones_map() -> None:
     encoder = make_encoder()
     one, two = clips(0), clips(1)
-    a, m = similarity_maps(encoder, one, two)
+    a, m = maps_of(encoder, one, two)
     assert not torch.allclose(a.values, m.values)
-    swapped = similarity_maps(encoder, two, one)
+    swapped = maps_of(encoder, two, one)
     torch.testing.assert_close(swapped[0].similarity, a.similarity)
     assert not torch.allclose(swapped[0].values, a.values)
     assert not a.values.requires_grad
