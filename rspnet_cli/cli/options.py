@@ -43,6 +43,15 @@ Split = Annotated[str | None, typer.Option("--split", help="Train on this split'
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Global batch, in videos.", show_default="the recipe's")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.", show_default="auto")]
 Precision = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.", show_default="bf16 on a GPU, fp32 on a CPU")]
+TrackerName = Annotated[
+    str | None,
+    typer.Option(
+        "--tracker",
+        metavar="tensorboard|none|NAME",
+        help="Where figures go beside metrics.csv; NAME: of a tracker that an installed package offers. Changes no result.",
+        show_default="tensorboard where it is installed",
+    ),
+]
 Workers = Annotated[int | None, typer.Option("--workers", help="Decoding processes; changes no result.", show_default="by the machine")]
 
 

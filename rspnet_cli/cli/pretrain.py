@@ -21,6 +21,7 @@ from rspnet_cli.cli.options import (
     Quiet,
     Sets,
     Split,
+    TrackerName,
     WorkDir,
     Workers,
     reporter,
@@ -46,6 +47,7 @@ def pretrain(
     precision: Precision = None,
     compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile the encoders.", show_default="no")] = None,
     workers: Workers = None,
+    tracker: TrackerName = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights and draws.", show_default="0")] = None,
     work_dir: WorkDir = WORK_DIR,
     out: Out = None,
@@ -58,6 +60,7 @@ def pretrain(
     Settings: the recipe's, then --config, then --set, then the other flags. Under torchrun the same command trains on several GPUs.
     """
     from rspnet_cli.settings import pretrain_settings
+    from rspnet_cli.training.trackers import resolved_tracker
 
     settings = pretrain_settings(
         recipe=recipe,
@@ -73,11 +76,13 @@ def pretrain(
             "run.precision": precision,
             "run.compile": compile_,
             "run.workers": workers,
+            "run.tracker": tracker,
             "run.seed": seed,
         },
     )
     # Before torch is imported, which takes seconds.
     check_clip_size(settings.model.backbone, frames=settings.clip.frames, side=settings.clip.size)
+    resolved_tracker(settings.run.tracker)
     from rspnet_cli.stages.pretrain import pretrain as stage
 
     manifest = stage(settings, frames=frames or work_dir / "extract", out=out or work_dir / "pretrain", force=force, report=reporter(quiet))

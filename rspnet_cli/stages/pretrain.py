@@ -29,6 +29,7 @@ from rspnet_cli.training.loop import Plan, Position, build_optimizer, train
 from rspnet_cli.training.objective import Figures
 from rspnet_cli.training.paired_clips import PairedClips, training_rows
 from rspnet_cli.training.step import rspnet_step
+from rspnet_cli.training.trackers import TRACKERS
 from rspnet_cli.videos.frames import FramesTable, read_frames
 
 
@@ -156,6 +157,8 @@ def _train(
         shown=("loss", "avid_top1", "rsp_accuracy"),
         extra=lambda steps: {"queue_filled": min(1.0, steps / steps_to_fill)},
         hint=" On a CPU, `--recipe small-cpu` is made for less time." if device.type == "cpu" else "",
+        tracker=run.tracker,
+        settings=stage.config,
     )
     position = train(plan, Checkpoints(stage.work), report)
     if distributed.is_main():
@@ -187,7 +190,7 @@ def _write_results(
     stage.finish(
         results=results,
         artifacts=["encoder.safetensors", "initial.safetensors", METRICS.file, PRETRAIN_VIDEOS.file, *checkpoints],
-        logs=[TIMINGS.file, "tensorboard"],
+        logs=[TIMINGS.file, TRACKERS],
         classes_sha256=stage.inputs["extract"].classes_sha256,
-        environment={"device": config.run.device, "workers": config.run.workers},
+        environment={"device": config.run.device, "workers": config.run.workers, "tracker": config.run.tracker},
     )

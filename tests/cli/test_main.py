@@ -28,13 +28,14 @@ SHARED = "--work-dir --out --force --json --quiet"
 FLAGS = {
     "extract": "--dataset --annotations --short-side --codec --crf --workers --limit --strict --keep-partial --max-pixels --video-timeout "
     "--retry-failed --verify-sources",
-    "pretrain": "--recipe --config --set --split --epochs --batch-size --lr --backbone --device --precision --compile --workers --seed",
+    "pretrain": "--recipe --config --set --split --epochs --batch-size --lr --backbone --device --precision --compile --workers --tracker "
+    "--seed",
     "export-features": "--frames --clips --pool --gallery-augment --split --seed --random-init --checkpoint --device --precision "
     "--batch-size --workers --set",
     "eval-retrieval": "--topk --split --protocol --device",
     "eval-classification": "--split --protocol --probe --seed",
     "finetune": "--frames --recipe --config --set --split --select-on --linear --random-init --checkpoint --epochs --batch-size --lr "
-    "--device --precision --compile --workers --seed",
+    "--device --precision --compile --workers --tracker --seed",
     "preview": "--recipe --config --set --split --batch-size --device --workers --seed --step --count",
     "visualize": "--videos --frames --clips --size --checkpoint --count --seed --device",
     "import-checkpoint": "--set --classes",
@@ -155,6 +156,9 @@ USAGE_ERRORS = [
     ["finetune", "--set", "optim.schedule=multistep"],
     ["finetune", "--set", "optim.milestones=[3]"],
     ["finetune", "--select-on", "train"],
+    ["pretrain", "--tracker", "nobody"],
+    ["pretrain", "--tracker", "../x"],
+    ["finetune", "--set", "run.tracker=nobody"],
     ["finetune", "--random-init", "--checkpoint", "best"],
     ["inspect"],
     ["preview", "--step", "0"],

@@ -45,6 +45,7 @@ from rspnet_cli.training.checkpoint import Checkpoints
 from rspnet_cli.training.classification import ClassificationFigures, classification_step
 from rspnet_cli.training.fit import check_num_videos, warn_of_looped
 from rspnet_cli.training.loop import Plan, Position, build_optimizer, train
+from rspnet_cli.training.trackers import TRACKERS
 from rspnet_cli.videos.frames import FramesTable, read_frames
 from rspnet_cli.videos.seen import num_seen, seen_videos
 
@@ -175,6 +176,8 @@ class _Run:
             score=_selection_score if len(task.selection) else _no_score,
             evaluate=self._select,
             hint=" On a CPU, `--recipe small-cpu-finetune` is made for less time." if device.type == "cpu" else "",
+            tracker=run.tracker,
+            settings=self.stage.config,
         )
         return train(plan, Checkpoints(self.stage.work), self.report)
 
@@ -289,9 +292,9 @@ def _write_results(config: FinetuneConfig, stage: Stage, table: FramesTable, tas
     stage.finish(
         results=results,
         artifacts=[*artifacts, CLASSIFIER, CLASSES.file, FINETUNE_VIDEOS.file, FINETUNE_METRICS.file, EPOCHS.file, *checkpoints],
-        logs=[TIMINGS.file, "tensorboard"],
+        logs=[TIMINGS.file, TRACKERS],
         classes_sha256=stage.inputs["extract"].classes_sha256,
-        environment={"device": config.run.device, "workers": config.run.workers},
+        environment={"device": config.run.device, "workers": config.run.workers, "tracker": config.run.tracker},
     )
 
 
