@@ -79,8 +79,8 @@ def _offered(name: str) -> EntryPoint:
     if name not in found:
         names = [NONE, *([TENSORBOARD] if find_spec("tensorboard") else []), *sorted(found)]
         raise InputError(
-            f"There is no tracker '{name}'{nearest(name, names)}: installed are {', '.join(names)}; packages offer others by an entry "
-            f"point of the group {GROUP}."
+            f"There is no tracker '{name}'{nearest(name, names)} Installed are {', '.join(names)}; packages offer others by an entry point "
+            f"of the group {GROUP}."
         )
     return found[name]
 

@@ -38,7 +38,7 @@ def test_killed_and_typed_again_a_foreign_tracker_has_every_step_once(extracted:
     assert running.returncode == -signal.SIGKILL
     given = len(events(out / "unfinished", "log"))
     again = start(args, installed)
-    printed, said = again.communicate(timeout=120)
+    printed, said = again.communicate(timeout=200)
     assert again.returncode == 0, said
     assert printed.startswith("{"), "what the tracker prints is no result"
     assert "figures also go to the tracker fake" in said

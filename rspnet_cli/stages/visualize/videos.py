@@ -102,8 +102,8 @@ def _meant(text: str, ids: Sequence[str]) -> list[str | Path]:
     if os.path.exists(text):  # noqa: PTH110 (Path.exists raises for a name that is too long)
         return [Path(text)]
     raise InputError(
-        f"--videos {plain_text(text)} is neither a video of the set nor a pattern that one matches nor a file{nearest(text, ids)}: name "
-        "ids as in videos.csv of the extraction, or files."
+        f"--videos {plain_text(text)} is neither a video of the set nor a pattern that one matches nor a file{nearest(text, ids)} Name ids "
+        "as in videos.csv of the extraction, or files."
     )
 
 
