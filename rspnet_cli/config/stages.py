@@ -120,8 +120,8 @@ class ClassificationConfig(Section):
 class VisualizeConfig(Section):
     """Settings of visualize."""
 
-    checkpoint: str = Field("last", pattern=r"^(last|best|initial|epoch_\d+)$")
-    """Of the pretraining: last, best, initial (before the first step) or epoch_N."""
+    checkpoint: str | None = Field(None, pattern=r"^(last|best|initial|epoch_\d+)$")
+    """Of the pretraining: last, best, initial (before the first step) or epoch_N (None: last)."""
     clips: int = Field(4, ge=1, le=64)
     """Clips per video, evenly spaced; each is compared with the next one, the last with the first."""
     size: int | None = Field(None, ge=8, le=1024)

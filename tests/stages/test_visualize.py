@@ -222,13 +222,19 @@ def test_what_cannot_be_shown_is_refused_before_anything_is_written(trained: Man
 
 
 def test_an_encoder_without_heads_is_refused(trained: Manifest, tmp_path: Path) -> None:
-    torch.save({"state_dict": released.filled(released.BACKBONES["r3d18"](released.scaled(0.125)), torch.Generator())}, tmp_path / "b.pth")
-    imported = import_checkpoint(tmp_path / "b.pth", out=tmp_path / "pretrain", settings={"model.width": 0.125, "clip.size": 64})
-    with pytest.raises(InputError) as caught:
-        visualize(
-            VisualizeConfig(), pretrain=imported.folder, videos=["v000"], out=tmp_path / "out", frames=trained.input("extract").folder
-        )
-    refused(caught.value, "without projection heads", "name a pretraining")
+    backbone = {"state_dict": released.filled(released.BACKBONES["r3d18"](released.scaled(0.125)), torch.Generator())}
+    torch.save(backbone, tmp_path / "backbone.pth")
+    torch.save(released.checkpoint(released.finetuned("r3d18", 2), released.ARCH["r3d18"]), tmp_path / "tuned.pth.tar")
+    settings = {"clip.size": 64, "clip.frames": 4}
+    encoders = [
+        import_checkpoint(tmp_path / "backbone.pth", out=tmp_path / "pretrain", settings=settings | {"model.width": 0.125}),
+        import_checkpoint(tmp_path / "tuned.pth.tar", out=tmp_path / "finetune", settings=settings),
+    ]
+    frames = trained.input("extract").folder
+    for encoder, why in zip(encoders, ("imported from a file", "fine-tuned"), strict=True):
+        with pytest.raises(InputError) as caught:
+            visualize(VisualizeConfig(), pretrain=encoder.folder, videos=["v000"], out=tmp_path / "out", frames=frames)
+        refused(caught.value, f"was {why} without projection heads", "name a pretraining")
     assert not (tmp_path / "out").exists()
 
 

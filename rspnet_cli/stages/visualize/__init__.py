@@ -10,7 +10,7 @@ import torch
 
 from rspnet_cli.config import VisualizeConfig
 from rspnet_cli.devices import resolve_device
-from rspnet_cli.encoder.load import PretrainedEncoder, TrainedAs, load_encoder, resize_and_normalise
+from rspnet_cli.encoder.load import PretrainedEncoder, TrainedAs, default_checkpoint, load_encoder, resize_and_normalise
 from rspnet_cli.encoder.similarity import similarity_maps
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.evaluation.features import UniformClips
@@ -50,12 +50,13 @@ def visualize(
     report = report or Reporter.silent()
     trained = read_manifest(pretrain, stage=ENCODER_STAGES, verify=False)
     device = resolve_device(config.device)
+    checkpoint = config.checkpoint or default_checkpoint(trained)
+    encoder = load_encoder(trained.path, device=str(device), checkpoint=checkpoint)
+    encoder.require_heads()
     shown = []
     with chosen_videos(videos, config, trained, frames=frames, default_frames=default_frames, report=report) as chosen:
         if not force:
             refuse_foreign(out, [video.name for video in chosen], "visualize")
-        encoder = load_encoder(trained.path, device=str(device), checkpoint=config.checkpoint)
-        encoder.require_heads()
         size = config.size or encoder.size
         for number, video in enumerate(report.track(chosen, total=len(chosen), unit="videos", name="visualize")):
             clips = _clips_with_maps(encoder, video, size, config.clips)
@@ -69,7 +70,7 @@ def visualize(
             record = {
                 "video": video.told,
                 "definition": _DEFINITION,
-                **_encoder_facts(trained, config.checkpoint),
+                **_encoder_facts(trained, checkpoint),
                 "clip": {"frames": encoder.frames, "size": size, "trained_size": encoder.size},
                 "places": dict(zip(("time", "height", "width"), cells, strict=True)),
                 "scale": {"low": low, "high": high},
