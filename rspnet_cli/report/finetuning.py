@@ -86,7 +86,7 @@ def _finished(manifest: Manifest, baseline: Manifest | None, found: Found) -> li
         names, counts = read_confusion(checked_artifact(manifest, "confusion_finetune.csv"), manifest.advice)
         shown = confusion_figure("confusion-finetune", "Confusion of the fine-tuned network", names, counts, commands[0])
         parts.append(element("div", shown, class_="wide"))
-    splits = manifest.results.get("splits") or {}
+    splits = manifest.results.get("splits", {}) if manifest.results["epochs"] else {}  # a network that was only tested has no curves
     for ref, name in zip(manifest.inputs[len(manifest.inputs) - len(splits) :], splits, strict=True):
         try:
             parts.append(_curves(manifest.read_input(ref, verify=False), f"split {name}", commands[0], folded=True))
@@ -112,10 +112,12 @@ def _accuracy(manifest: Manifest, baseline: Manifest | None, commands: Sequence[
         lines.append(_line("from random weights", baseline, "s2"))
     lines.append(Line("chance", [results["chance"].get(measure) for measure in _MEASURES], "s3"))
     trained = "the last layer alone was trained" if manifest.config["model"]["linear"] else "the whole network was trained"
+    trained += (
+        f" on {number(results['videos'])} videos for {number(results['epochs'])} epochs; the epoch was chosen on: {results['selected_on']}"
+    )
     note = (
-        f"{number(results['queries'])} test videos of {number(results['classes'])} classes (split {results['split']}); {trained} on "
-        f"{number(results['videos'])} videos for {number(results['epochs'])} epochs; the epoch was chosen on: {results['selected_on']}. "
-        "Whiskers: 95 % intervals."
+        f"{number(results['queries'])} test videos of {number(results['classes'])} classes (split {results['split']}); "
+        f"{trained if results['epochs'] else 'tested as it was, without training'}. Whiskers: 95 % intervals."
     )
     labels = list(_MEASURES.values())
     key, title = "finetune-accuracy", "Accuracy on test videos"
