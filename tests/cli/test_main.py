@@ -149,7 +149,7 @@ USAGE_ERRORS = [
     ["eval-classification", "--probe", "svm"],
     ["eval-classification", "--seed", "x"],
     ["finetune", "a", "b"],
-    ["finetune", "--epochs", "0"],
+    ["finetune", "--epochs", "-1"],
     ["finetune", "--recipe", "r3d18"],
     ["pretrain", "--recipe", "ucf101-r3d18"],
     ["finetune", "--set", "moco.momentum=0.9"],
