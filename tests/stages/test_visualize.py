@@ -140,6 +140,7 @@ def test_videos_are_ids_patterns_or_files_each_once_in_the_order_typed(
     shutil.copy(source, "other name.mp4")
     (tmp_path / "sub").mkdir()
     shutil.copy(source, "sub/v003.mp4")
+    shutil.copy(source, f"{'long ' * 45}.mp4")
     shown = show(trained, tmp_path / "out", "v00[23]", "./other name.mp4", "v002", "v000", "sub/v003.mp4", clips=2)
     assert [video["video"] for video in shown] == ["v002", "v003", "other name.mp4", "v000", "sub/v003.mp4"]
     names = [Path(video["sheet"]).stem for video in shown]
@@ -147,6 +148,8 @@ def test_videos_are_ids_patterns_or_files_each_once_in_the_order_typed(
     assert names[0:2] == ["v002", "v003"]
     assert names[2].startswith("other_name-")
     assert "v003" in names[4]
+    (long,) = show(trained, tmp_path / "out", f"{'long ' * 45}.mp4", clips=1)
+    assert pictures(long["sheet"])[0].shape[1] == pictures(shown[0]["sheet"])[0].shape[1], "its name is cut"
     # A file goes through the extraction's own settings, so it is shown as the video of the set that was made of it.
     in_set, file = shown[3], shown[2]
     for key in ("clips", "scale", "places"):

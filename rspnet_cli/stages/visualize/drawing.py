@@ -20,6 +20,7 @@ RATE = Fraction(8)
 TASKS = ("A: appearance (A-VID)", "M: motion (RSP)")
 _SHEET_SIDE, _FILM_SIDE = 112, 288
 _SHEET_FRAMES = 8
+_TITLE_WIDTH = 1400  # a file may have any name
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class ShownClip:
 
 def draw_sheet(name: str, clips: Sequence[ShownClip], scale: tuple[float, float], size: int) -> Picture:
     """Three strips a clip: frames, A, M."""
-    parts = [text(f"rspnet visualize: {name}", scale=3), *_legend(clips, scale, size)]
+    parts = [text(f"rspnet visualize: {name}", scale=3, width=_TITLE_WIDTH), *_legend(clips, scale, size)]
     for clip in clips:
         shown = np.unique(np.linspace(0, len(clip.frames) - 1, _SHEET_FRAMES).round().astype(np.int64)).tolist()
         columns = [below(clip.panels(frame, _SHEET_SIDE, scale), gap=2) for frame in shown]
