@@ -15,6 +15,7 @@ from rspnet_cli.errors import BusyError, InputError
 from rspnet_cli.files import disk_full, is_disk_full
 
 LOCK = ".lock"
+_LOCK_FILE = ".lock-file"  # where the file system has no flock
 _held: set[int] = set()  # open lock files of this process
 _NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
@@ -52,7 +53,7 @@ def hold_lock(folder: Path) -> Iterator[None]:
         raise
     if not locked:
         os.close(handle)
-        with _exclusive_file(folder / ".lock-file"):
+        with _exclusive_file(folder / _LOCK_FILE):
             yield
         return
     _held.add(handle)
@@ -66,6 +67,26 @@ def hold_lock(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             os.ftruncate(handle, 0)  # the file stays (removing a locked file races), empty: nobody holds it
         os.close(handle)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a run works in the folder at this moment, as far as that can be told from here. Nothing is written."""
+    import fcntl
+
+    exclusive = folder / _LOCK_FILE
+    if exclusive.exists():
+        return not _is_dead(exclusive)
+    try:
+        handle = os.open(folder / LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment: a run that starts meanwhile tries again
+    except OSError as error:
+        return error.errno not in _NO_FLOCK
+    finally:
+        os.close(handle)
+    return False
 
 
 def _flock(handle: int, path: Path) -> bool:

@@ -281,11 +281,11 @@ def test_every_setting_has_a_name_and_a_meaning() -> None:
             assert inner.description, f"{section}.{key} has no docstring"
 
 
-def test_the_identity_of_a_run_is_everything_but_the_workers() -> None:
-    config = pretrain_settings(flags={"run.workers": 3})
+def test_the_identity_of_a_run_is_everything_but_workers_and_tracker() -> None:
+    config = pretrain_settings(flags={"run.workers": 3, "run.tracker": "none"})
     assert config.identity() == pretrain_settings(flags={"run.workers": 0}).identity()
     flat = {f"{section}.{key}" for section, values in config.identity().items() for key in values}
-    assert flat == set(setting_names(PretrainConfig)) - {"run.workers"}
+    assert flat == set(setting_names(PretrainConfig)) - {"run.workers", "run.tracker"}
 
 
 def test_settings_cannot_be_changed_behind_the_manifests_back() -> None:

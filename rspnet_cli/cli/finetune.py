@@ -20,6 +20,7 @@ from rspnet_cli.cli.options import (
     Precision,
     Quiet,
     Sets,
+    TrackerName,
     WorkDir,
     Workers,
     reporter,
@@ -92,6 +93,7 @@ def finetune(
     precision: Precision = None,
     compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile the backbone.", show_default="no")] = None,
     workers: Workers = None,
+    tracker: TrackerName = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights, draws and parts.", show_default="0")] = None,
     work_dir: WorkDir = WORK_DIR,
     out: Out = None,
@@ -107,6 +109,7 @@ def finetune(
     """
     from rspnet_cli.manifest import ENCODER_STAGES, MANIFEST, read_manifest
     from rspnet_cli.settings import finetune_recipe_for, finetune_settings
+    from rspnet_cli.training.trackers import resolved_tracker
 
     typed = {
         "data.split": split,
@@ -121,10 +124,12 @@ def finetune(
         "run.precision": precision,
         "run.compile": compile_,
         "run.workers": workers,
+        "run.tracker": tracker,
         "run.seed": seed,
     }
     settings_with = partial(finetune_settings, config_file=config, sets=sets or (), flags=typed)
     settings, voice = settings_with(recipe=recipe), reporter(quiet)
+    resolved_tracker(settings.run.tracker)  # before torch is imported, which takes seconds
     # A random start needs no pretraining, but takes its network and clips from one that is there.
     if pretrain is None and (not settings.model.random_init or os.path.exists(work_dir / "pretrain" / MANIFEST)):  # noqa: PTH110
         pretrain = work_dir / "pretrain"

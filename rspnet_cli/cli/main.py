@@ -22,9 +22,11 @@ from rspnet_cli.cli.finetune import finetune
 from rspnet_cli.cli.import_checkpoint import import_checkpoint
 from rspnet_cli.cli.inspect import inspect
 from rspnet_cli.cli.pretrain import pretrain
+from rspnet_cli.cli.preview import preview
 from rspnet_cli.cli.recipes import recipes
 from rspnet_cli.cli.report import report
 from rspnet_cli.cli.reproduce import reproduce
+from rspnet_cli.cli.visualize import visualize
 from rspnet_cli.distributed import is_main
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.stopping import stoppable
@@ -46,13 +48,16 @@ app.command("eval-classification")(eval_classification)
 app.command("finetune")(finetune)
 app.command("inspect")(inspect)
 app.command("report")(report)
+app.command("preview")(preview)
+app.command("visualize")(visualize)
 app.command("import-checkpoint")(import_checkpoint)
 app.command("export-checkpoint")(export_checkpoint)
 app.command("recipes")(recipes)
 app.command("reproduce")(reproduce)
 
-# Options that take several values as typed (`--topk 1 5 10`, `--topk 1,5,10`); Typer's lists want the option repeated.
-_LIST_OPTIONS = {"--topk", "--also"}
+# Options that take several values as typed (`--topk 1 5 10`, `--topk 1,5,10`); Typer's lists want the option repeated. File names may hold
+# a comma, so those of --videos are separate words, up to the next option.
+_LIST_OPTIONS = {"--topk", "--also", "--videos"}
 
 
 def _print_version(wanted: bool) -> None:
@@ -106,15 +111,20 @@ def repeat_list_options(args: list[str]) -> list[str]:
         if not equals and position < len(args):
             values.append(args[position])
             position += 1
-        while name == "--topk" and position < len(args) and args[position].replace(",", "").isdigit():
+        while position < len(args) and _goes_on(name, args[position]):
             values.append(args[position])
             position += 1
-        items = [item for text in values for item in text.split(",") if item] or values
+        items = values if name == "--videos" else [item for text in values for item in text.split(",") if item] or values
         for item in items:
             rewritten += [name, item]
         if not items:
             rewritten.append(name)
     return rewritten
+
+
+def _goes_on(option: str, word: str) -> bool:
+    """Whether a word after the first value of a list option is another one."""
+    return (option == "--topk" and word.replace(",", "").isdigit()) or (option == "--videos" and not word.startswith("-"))
 
 
 def _say(text: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rspnet_cli.distributed import is_main
+from rspnet_cli.recipes import recipe_names
 
 if TYPE_CHECKING:
     from rspnet_cli.progress import Reporter
@@ -23,18 +24,34 @@ Out = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", help="Start anew; the old result stays until the new one is whole.", rich_help_panel="Where")
 ]
+Replace = Annotated[bool, typer.Option("--force", help="Replace files even if this command did not write them.", rich_help_panel="Where")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.", rich_help_panel="Output")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print results only.", rich_help_panel="Output")]
 
 # Of trainings.
+DEFAULT_RECIPE = "r3d18"
+Frames = Annotated[
+    Path | None, typer.Argument(metavar="[FRAMES]", help="Manifest or folder of an extraction.", show_default="<work-dir>/extract")
+]
+PretrainRecipe = Annotated[str, typer.Option("--recipe", help=f"Packaged settings: {', '.join(recipe_names('pretrain'))}.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file of settings, over the recipe's.", show_default=False)]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting, over recipe and --config; repeatable.", show_default=False),
 ]
+Split = Annotated[str | None, typer.Option("--split", help="Train on this split's train videos; all: on every video.", show_default="1")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Global batch, in videos.", show_default="the recipe's")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.", show_default="auto")]
 Precision = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.", show_default="bf16 on a GPU, fp32 on a CPU")]
+TrackerName = Annotated[
+    str | None,
+    typer.Option(
+        "--tracker",
+        metavar="tensorboard|none|NAME",
+        help="Where figures go beside metrics.csv; NAME: of a tracker that an installed package offers. Changes no result.",
+        show_default="tensorboard where it is installed",
+    ),
+]
 Workers = Annotated[int | None, typer.Option("--workers", help="Decoding processes; changes no result.", show_default="by the machine")]
 
 

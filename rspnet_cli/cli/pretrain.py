@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rspnet_cli.cli.options import (
+    DEFAULT_RECIPE,
     WORK_DIR,
     AsJson,
     BatchSize,
     ConfigFile,
     Device,
     Force,
+    Frames,
     Out,
     Precision,
+    PretrainRecipe,
     Quiet,
     Sets,
+    Split,
+    TrackerName,
     WorkDir,
     Workers,
     reporter,
@@ -25,19 +29,14 @@ from rspnet_cli.cli.options import (
     show_json,
 )
 from rspnet_cli.encoder.registry import BACKBONES, check_clip_size
-from rspnet_cli.recipes import recipe_names
 
 
 def pretrain(
-    frames: Annotated[
-        Path | None, typer.Argument(metavar="[FRAMES]", help="Manifest or folder of an extraction.", show_default="<work-dir>/extract")
-    ] = None,
-    recipe: Annotated[str, typer.Option("--recipe", help=f"Packaged settings: {', '.join(recipe_names('pretrain'))}.")] = "r3d18",
+    frames: Frames = None,
+    recipe: PretrainRecipe = DEFAULT_RECIPE,
     config: ConfigFile = None,
     sets: Sets = None,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Train on this split's train videos; all: on every video.", show_default="1")
-    ] = None,
+    split: Split = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the videos.", show_default="the recipe's")] = None,
     batch_size: BatchSize = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.", show_default="the recipe's")] = None,
@@ -48,6 +47,7 @@ def pretrain(
     precision: Precision = None,
     compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile the encoders.", show_default="no")] = None,
     workers: Workers = None,
+    tracker: TrackerName = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights and draws.", show_default="0")] = None,
     work_dir: WorkDir = WORK_DIR,
     out: Out = None,
@@ -60,6 +60,7 @@ def pretrain(
     Settings: the recipe's, then --config, then --set, then the other flags. Under torchrun the same command trains on several GPUs.
     """
     from rspnet_cli.settings import pretrain_settings
+    from rspnet_cli.training.trackers import resolved_tracker
 
     settings = pretrain_settings(
         recipe=recipe,
@@ -75,11 +76,13 @@ def pretrain(
             "run.precision": precision,
             "run.compile": compile_,
             "run.workers": workers,
+            "run.tracker": tracker,
             "run.seed": seed,
         },
     )
     # Before torch is imported, which takes seconds.
     check_clip_size(settings.model.backbone, frames=settings.clip.frames, side=settings.clip.size)
+    resolved_tracker(settings.run.tracker)
     from rspnet_cli.stages.pretrain import pretrain as stage
 
     manifest = stage(settings, frames=frames or work_dir / "extract", out=out or work_dir / "pretrain", force=force, report=reporter(quiet))

@@ -37,6 +37,12 @@ def augment(crops: Crops, *, size: int, antialias: bool, order: str, device: tor
     return out
 
 
+def pixels_of(clips: Tensor) -> Tensor:
+    """Clips (..., 3, F, S, S), normalised -> (..., F, S, S, 3) uint8 RGB, as they look: the last step of augmentation taken back."""
+    mean, std = (clips.new_tensor(values).view(3, 1, 1, 1) for values in (MEAN, STD))
+    return ((clips * std + mean) * 255).round_().clamp_(0, 255).to(torch.uint8).movedim(-4, -1)
+
+
 def _colour(clips: Tensor, draws: Sequence[ClipDraw], order: str) -> Tensor:
     """Everything after the crop, for clips (n, 3, F, S, S) in [0, 1], which are overwritten."""
     if order == "reference":

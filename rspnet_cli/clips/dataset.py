@@ -8,7 +8,7 @@ augmented: at T 16 and speed 3, 42 of 96.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -243,6 +243,6 @@ class BatchOrder(Sampler["list[Request]"]):
                     yield [Request(epoch, row, fast, draw.speed) for row, fast in zip(rows, draw.fast[own].tolist(), strict=True)]
 
 
-def batches(dataset: TrainingClips, order: BatchOrder, *, workers: int, pin_memory: bool = False) -> Generator[ClipBatch]:
-    """Load the batches in order. Raises the RspnetError of a video that cannot be read."""
+def batches(dataset: TrainingClips, order: Iterable[list[Request]], *, workers: int, pin_memory: bool = False) -> Generator[ClipBatch]:
+    """Load the batches of the requests (a BatchOrder) in order. Raises the RspnetError of a video that cannot be read."""
     return read_ahead(dataset, workers=workers, prefetch=4, collate=collate, pin_memory=pin_memory, batch_sampler=order)

@@ -13,7 +13,7 @@ from rspnet_cli.config.finetune import (
     FinetuneTestConfig,
 )
 from rspnet_cli.config.pretrain import ClipConfig, DataConfig, MocoConfig, ModelConfig, ObjectiveConfig, OptimConfig, PretrainConfig
-from rspnet_cli.config.stages import ClassificationConfig, ExportConfig, ExtractConfig, RetrievalConfig
+from rspnet_cli.config.stages import ClassificationConfig, ExportConfig, ExtractConfig, RetrievalConfig, VisualizeConfig
 from rspnet_cli.config.training import AugmentConfig, RunConfig, TrainingConfig
 
 __all__ = [
@@ -43,4 +43,5 @@ __all__ = [
     "RunConfig",
     "Section",
     "TrainingConfig",
+    "VisualizeConfig",
 ]

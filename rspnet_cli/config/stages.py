@@ -115,3 +115,20 @@ class ClassificationConfig(Section):
     """Classifiers on the frozen features."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of folds and validation parts."""
+
+
+class VisualizeConfig(Section):
+    """Settings of visualize."""
+
+    checkpoint: str | None = Field(None, pattern=r"^(last|best|initial|epoch_\d+)$")
+    """Of the pretraining: last, best, initial (before the first step) or epoch_N (None: last)."""
+    clips: int = Field(4, ge=1, le=64)
+    """Clips per video, evenly spaced; each is compared with the next one, the last with the first."""
+    size: int | None = Field(None, ge=8, le=1024)
+    """Height and width of a clip, in pixels (None: as trained). Larger clips give finer maps, at a scale that was not trained."""
+    count: int = Field(4, ge=1, le=1000)
+    """Videos to show where none are named."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of the choice of these videos."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""

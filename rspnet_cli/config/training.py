@@ -87,6 +87,9 @@ class RunConfig(Section):
     """Compute the activations of each block again in the backward pass instead of keeping them: less memory, more time, the same result."""
     workers: int | None = Field(None, ge=0, le=1024)
     """Processes that decode clips (None: one for each CPU core that the training leaves; changes no result)."""
+    tracker: str | None = Field(None, pattern=r"^\w[\w.-]*$")
+    """Where figures go beside metrics.csv: tensorboard, none, or an installed tracker's name (None: tensorboard where it is installed;
+    changes no result)."""
     log_interval: int = Field(20, ge=1, le=1_000_000)
     """Steps between two rows of metrics.csv."""
     keep_every: int = Field(50, ge=0, le=1_000_000)
@@ -97,7 +100,7 @@ class TrainingConfig(Section):
     """All settings of a training, in sections; one of them is `run`."""
 
     def identity(self) -> dict[str, Any]:
-        """What identifies a run: everything but the worker count, which changes no result. JSON values."""
+        """What identifies a run: everything but worker count and tracker, which change no result. JSON values."""
         values = self.model_dump(mode="json")
-        del values["run"]["workers"]
+        del values["run"]["workers"], values["run"]["tracker"]
         return values

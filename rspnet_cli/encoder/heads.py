@@ -42,10 +42,14 @@ class ConvHead(nn.Module):
         self.conv2 = Conv3d(channels, channels, kernel_size=3, padding=1)
         self.linear = nn.Linear(channels, embedding_dim)
 
+    def hidden(self, feature_map: Tensor) -> Tensor:
+        """What is averaged: (B, C, t, h, w) -> (B, C, t, h, w)."""
+        hidden: Tensor = self.conv2(F.relu(self.conv1(feature_map), inplace=True))
+        return hidden
+
     def forward(self, feature_map: Tensor) -> Tensor:
         """(B, C, t, h, w) -> (B, D)."""
-        hidden = self.conv2(F.relu(self.conv1(feature_map), inplace=True))
-        embedding: Tensor = self.linear(hidden.mean((2, 3, 4)))
+        embedding: Tensor = self.linear(self.hidden(feature_map).mean((2, 3, 4)))
         return embedding
 
 
@@ -58,8 +62,11 @@ class ConvBNHead(nn.Module):
         self.bn = nn.BatchNorm3d(channels)
         self.linear = nn.Linear(channels, embedding_dim)
 
+    def hidden(self, feature_map: Tensor) -> Tensor:
+        """What is averaged: (B, C, t, h, w) -> (B, C, t, h, w)."""
+        return F.relu(self.bn(self.conv1(feature_map)), inplace=True)
+
     def forward(self, feature_map: Tensor) -> Tensor:
         """(B, C, t, h, w) -> (B, D)."""
-        hidden = F.relu(self.bn(self.conv1(feature_map)), inplace=True)
-        embedding: Tensor = self.linear(hidden.mean((2, 3, 4)))
+        embedding: Tensor = self.linear(self.hidden(feature_map).mean((2, 3, 4)))
         return embedding

@@ -108,10 +108,14 @@ class PretrainedEncoder(Encoder):
 
     def project(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings (A, M): clips as for `feature_map` -> two (B, D) float32, L2-normalised. Raises InputError without heads."""
+        self.require_heads()
+        return super().project(clips)
+
+    def require_heads(self) -> None:
+        """Raise InputError for an encoder that has no projection heads A and M."""
         if not self.has_heads:
             why = f"was {'fine-tuned' if self.embedding_dim == 0 else 'imported from a file'} without projection heads"
-            raise InputError(f"This encoder {why}, so it has features but no embeddings.")
-        return super().project(clips)
+            raise InputError(f"This encoder {why}, so it has features but no embeddings: for those name a pretraining that has heads.")
 
 
 def load_encoder(path: str | Path, device: str = "cpu", checkpoint: str | None = None) -> PretrainedEncoder:

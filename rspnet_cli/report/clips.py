@@ -9,14 +9,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 import av
 import numpy as np
-from av.video.codeccontext import VideoCodecContext
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import Interpolation
 
 from rspnet_cli.errors import InputError
+from rspnet_cli.pictures.stills import jpeg_bytes
 from rspnet_cli.progress import Reporter
 from rspnet_cli.report.html import Child, Html, element
 from rspnet_cli.videos.frames import FramesTable
@@ -26,7 +25,7 @@ NUM_FRAMES = 16
 SECONDS = 1.6
 SIDE = 72
 _BLOCK = 16  # frames of a multiple of JPEG's blocks do not bleed into each other
-_QUANTISER = 7  # FFmpeg's scale, 2 (best) to 31
+_QUANTISER = 7
 
 
 @dataclass
@@ -85,7 +84,7 @@ def clip_strip(video: StoredVideo) -> tuple[bytes, int, int]:
     for place, pixels in enumerate(frames):
         picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(width, height, "rgb24", interpolation=Interpolation.BICUBIC)
         strip[:, place] = picture.to_ndarray()
-    return _jpeg(strip.reshape(height, NUM_FRAMES * width, 3)), width, height
+    return jpeg_bytes(strip.reshape(height, NUM_FRAMES * width, 3), quantiser=_QUANTISER), width, height
 
 
 def clip_indices(video: StoredVideo) -> np.ndarray:
@@ -94,21 +93,6 @@ def clip_indices(video: StoredVideo) -> np.ndarray:
     start = max(0.0, (times[-1] - SECONDS) / 2)
     wanted = start + np.arange(NUM_FRAMES) * min(SECONDS, times[-1]) / NUM_FRAMES
     return np.asarray(np.clip(np.searchsorted(times, wanted, side="right") - 1, 0, video.num_frames - 1), np.int64)
-
-
-def _jpeg(pixels: np.ndarray) -> bytes:
-    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
-        format="yuvj420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.JPEG
-    )
-    encoder = av.CodecContext.create("mjpeg", "w")
-    assert isinstance(encoder, VideoCodecContext)
-    encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "yuvj420p"
-    encoder.time_base = Fraction(1, 25)
-    encoder.thread_count = 1
-    encoder.color_range = ColorRange.JPEG
-    encoder.options = {"flags": "+bitexact", "qmin": str(_QUANTISER), "qmax": str(_QUANTISER)}
-    frame.pts = 0
-    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
 
 
 def captioned(video_id: str, *lines: Child, class_: str = "") -> Html:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from rspnet_cli.errors import InputError
+from rspnet_cli.lineage import flatten
 from rspnet_cli.manifest import Manifest, checked_artifact
 from rspnet_cli.report.charts import Line
 from rspnet_cli.report.classification import accuracy_figure
 from rspnet_cli.report.commands import command_of, running_command
 from rspnet_cli.report.confusion import confusion_figure, read_confusion
 from rspnet_cli.report.figure import LeftOut, Section
-from rspnet_cli.report.found import Found, read_log
+from rspnet_cli.report.found import Found, Unfinished, find_unfinished, read_log
 from rspnet_cli.report.html import Html, element, join, number
-from rspnet_cli.report.training import SPEED, Panel, progress, run_charts
+from rspnet_cli.report.training import SPEED, Panel, Row, progress, run_charts
 from rspnet_cli.tables import EPOCHS, FINETUNE_METRICS, TIMINGS
 
 KEY, TITLE = "finetuning", "Fine-tuning"
@@ -40,10 +43,7 @@ def finetuning(found: Found, baseline: Manifest | None) -> Section | LeftOut:
     manifest, unfinished = found.stages.get("finetune"), found.unfinished.get("finetune")
     parts: list[Html] = []
     if unfinished is not None:
-        rows, speeds = (read_log(unfinished.folder / name) for name in (FINETUNE_METRICS.file, TIMINGS.file))
-        title = f"Unfinished: {progress(rows, unfinished.config)}"
-        command = running_command("finetune", unfinished.config, found.path)
-        parts.append(run_charts("live-finetune", title, [(rows, _PANELS), (speeds, SPEED)], command))
+        parts += _unfinished(unfinished, found)
     if manifest is not None and not manifest.is_imported:
         parts += _finished(manifest, baseline, found)
     if not parts and manifest is not None:
@@ -53,23 +53,56 @@ def finetuning(found: Found, baseline: Manifest | None) -> Section | LeftOut:
     return Section(KEY, TITLE, join(parts))
 
 
+def _unfinished(unfinished: Unfinished, found: Found) -> list[Html]:
+    """Curves so far; of a run over all splits those of each split that is done or begun."""
+    command = running_command("finetune", unfinished.config, found.path)
+    if flatten(unfinished.config).get("data.split") != "all":
+        rows = read_log(unfinished.folder / FINETUNE_METRICS.file)
+        title = f"Unfinished: {progress(rows, unfinished.config)}"
+        return [run_charts("live-finetune", title, _logs(unfinished.folder), command)]
+    parts = [element("h3", "Unfinished: a fine-tuning on every split")]
+    for folder in sorted(unfinished.folder.parent.glob("split-*"), key=lambda path: (len(path.name), path.name)):
+        split, name = find_unfinished(folder), folder.name.replace("-", " ")
+        if split is not None:
+            title = f"Unfinished: {name}, {progress(read_log(split.folder / FINETUNE_METRICS.file), split.config)}"
+            parts.append(run_charts(f"live-{folder.name}", title, _logs(split.folder), command))
+        elif (unfinished.folder / folder.name).exists():  # else it is of an earlier run
+            parts.append(run_charts(f"done-{folder.name}", f"Finished: {name}", _logs(folder), command, folded=True))
+    return parts if len(parts) > 1 else [*parts, element("p", "No figures yet.")]
+
+
+def _logs(folder: Path) -> list[tuple[list[Row], tuple[Panel, ...]]]:
+    """The tables of figures in a folder, each with what is drawn of it. Raises InputError for damaged ones."""
+    panels = ((FINETUNE_METRICS, _PANELS), (EPOCHS, _EPOCH_PANELS), (TIMINGS, SPEED))
+    return [(read_log(folder / table.file), drawn) for table, drawn in panels]
+
+
 def _finished(manifest: Manifest, baseline: Manifest | None, found: Found) -> list[Html]:
     commands = [command_of(each, found.path) for each in (manifest, baseline) if each is not None]
     parts = [_accuracy(manifest, baseline, commands)]
-    # The mean over all splits has neither: they are those of each split, in its own folder.
+    # The mean over all splits has neither confusion nor curves: they are those of each split, in its own folder.
     listed = {artifact.path for artifact in manifest.artifacts}
     if "confusion_finetune.csv" in listed:
         names, counts = read_confusion(checked_artifact(manifest, "confusion_finetune.csv"), manifest.advice)
         shown = confusion_figure("confusion-finetune", "Confusion of the fine-tuned network", names, counts, commands[0])
         parts.append(element("div", shown, class_="wide"))
+    splits = manifest.results.get("splits", {}) if manifest.results["epochs"] else {}  # a network that was only tested has no curves
+    for ref, name in zip(manifest.inputs[len(manifest.inputs) - len(splits) :], splits, strict=True):
+        try:
+            parts.append(_curves(manifest.read_input(ref, verify=False), f"split {name}", commands[0], folded=True))
+        except InputError as error:
+            parts.append(element("p", f"The curves of split {name} are left out: {error}"))
     if FINETUNE_METRICS.file in listed:
-        logs = [
-            (read_log(checked_artifact(manifest, FINETUNE_METRICS.file)), _PANELS),
-            (read_log(checked_artifact(manifest, EPOCHS.file)), _EPOCH_PANELS),
-            (read_log(manifest.folder / TIMINGS.file), SPEED),
-        ]
-        parts.append(run_charts("finetune", f"Finished: {number(manifest.results['epochs'])} epochs", logs, commands[0]))
+        parts.append(_curves(manifest, "", commands[0]))
     return parts
+
+
+def _curves(manifest: Manifest, name: str, command: str, *, folded: bool = False) -> Html:
+    """The curves of one split's training. Raises InputError for damaged tables."""
+    for table in (FINETUNE_METRICS, EPOCHS):
+        checked_artifact(manifest, table.file)
+    title = f"Finished: {name + ', ' if name else ''}{number(manifest.results['epochs'])} epochs"
+    return run_charts(f"finetune{'-' + name.replace(' ', '-') if name else ''}", title, _logs(manifest.folder), command, folded=folded)
 
 
 def _accuracy(manifest: Manifest, baseline: Manifest | None, commands: Sequence[str]) -> Html:

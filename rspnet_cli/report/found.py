@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rspnet_cli.errors import InputError
+from rspnet_cli.locks import is_held
 from rspnet_cli.manifest import MANIFEST, UNFINISHED, Manifest, read_manifest
 from rspnet_cli.settling import STATE
 
@@ -22,10 +23,16 @@ _MAX_LOG_BYTES = 150 * 2**20
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A stage that runs or was stopped: its folder of files so far, and the settings it began with."""
+    """A stage that runs or was stopped: its folder of files so far, the settings it began with, and whether it runs at this moment."""
 
     folder: Path
     config: dict[str, Any]
+    running: bool
+
+    @property
+    def words(self) -> str:
+        """How it stands, as a sentence."""
+        return "It runs at this moment." if self.running else "It was stopped; its command continues it."
 
 
 @dataclass
@@ -40,7 +47,7 @@ class Found:
     def missing(self, stage: str) -> str:
         """Why there is nothing of a stage and what to do, as a sentence."""
         if stage in self.unfinished:
-            return f"{stage} is unfinished: type its command again to continue it, unless it still runs."
+            return f"{stage} is unfinished. {self.unfinished[stage].words}"
         argument = " VIDEOS" if stage == "extract" else ""
         return f"There is no result of {stage} yet: run `rspnet {stage}{argument}`."
 
@@ -58,8 +65,9 @@ def find_stages(work_dir: Path) -> Found:
                 found.stages[stage] = read_manifest(folder, stage=stage, verify=False)
             except InputError as error:
                 found.notes.append(f"{stage} is left out: {error}")
-        if (folder / UNFINISHED).is_dir():
-            found.unfinished[stage] = Unfinished(folder / UNFINISHED, _state_config(folder / UNFINISHED))
+        unfinished = find_unfinished(folder)
+        if unfinished is not None:
+            found.unfinished[stage] = unfinished
     if not found.stages and not found.unfinished:
         raise InputError(
             f"{work_dir} holds no stage that can be shown{': ' + found.notes[0].rstrip('.') if found.notes else ''}: "
@@ -73,6 +81,12 @@ def find_stages(work_dir: Path) -> Found:
     for stage, above in behind.items():
         _follow(found, stage, [found.stages[name] for name in above if name in found.stages])
     return found
+
+
+def find_unfinished(folder: Path) -> Unfinished | None:
+    """What runs or was stopped in a stage's folder."""
+    work = folder / UNFINISHED
+    return Unfinished(work, _state_config(work), is_held(folder)) if work.is_dir() else None
 
 
 def _follow(found: Found, stage: str, results: list[Manifest]) -> None:

@@ -24,7 +24,7 @@ def lineage(found: Found) -> Section:
     for stage, unfinished in found.unfinished.items():
         argument = " VIDEOS" if stage == "extract" and not unfinished.config else ""
         command = [running_command(stage, unfinished.config, found.path) if unfinished.config else f"rspnet {stage}{argument}"]
-        body: list[Child] = [element("p", "It still runs, or was stopped; its command continues it.")]
+        body: list[Child] = [element("p", unfinished.words)]
         if stage in ENCODER_STAGES:
             body.append(_recipe(stage, unfinished.config))
         parts.append(element("article", element("h3", f"{stage}: unfinished"), *body, command_html(*command)))
@@ -123,7 +123,8 @@ def _words(value: Any) -> str:
 
 def notes(found: Found) -> Html | None:
     """What a reader should know before the figures."""
-    return element("ul", *(element("li", note) for note in found.notes), class_="notes") if found.notes else None
+    notes = [*(f"{stage} is unfinished. {unfinished.words}" for stage, unfinished in found.unfinished.items()), *found.notes]
+    return element("ul", *(element("li", note) for note in notes), class_="notes") if notes else None
 
 
 def title_of(found: Found) -> str:

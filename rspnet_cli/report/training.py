@@ -103,11 +103,18 @@ def progress(rows: Sequence[Row], config: Mapping[str, Any]) -> str:
     )
 
 
-def run_charts(prefix: str, title: str, logs: Sequence[tuple[Sequence[Row], Sequence[Panel]]], command: str) -> Html:
-    """The charts of a run: of each log its panels, as far as it has their columns. One command for all of these figures."""
+def run_charts(
+    prefix: str, title: str, logs: Sequence[tuple[Sequence[Row], Sequence[Panel]]], command: str, *, folded: bool = False
+) -> Html:
+    """The charts of a run: of each log its panels, as far as it has their columns. One command for all of these figures.
+
+    folded: only the title is seen until it is opened.
+    """
     charts = [_chart(f"{prefix}-{panel.key}", panel, rows) for rows, panels in logs for panel in panels]
     shown = [chart for chart in charts if chart is not None]
     drawn = element("div", *shown, class_="charts") if shown else element("p", "No figures yet.")
+    if folded:
+        return element("details", element("summary", title), command_html(command), drawn)
     return element("div", element("h3", title), command_html(command), drawn)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,8 @@ import numpy as np
 import torch
 
 from rspnet_cli import distributed
-from rspnet_cli.clips.augment import augment
-from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, Crops, batches
-from rspnet_cli.clips.draws import StepDraw, draw_step
-from rspnet_cli.config import DataConfig, PretrainConfig
+from rspnet_cli.clips.dataset import ClipBatch
+from rspnet_cli.config import PretrainConfig
 from rspnet_cli.devices import resolve_device
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.encoder.moco import MoCo, key_momentum, query_projection
@@ -30,8 +27,10 @@ from rspnet_cli.training.fit import check_batch, check_num_videos, prepare_compi
 from rspnet_cli.training.loop import train
 from rspnet_cli.training.objective import Figures
 from rspnet_cli.training.optimiser import build_optimizer
+from rspnet_cli.training.paired_clips import PairedClips, training_rows
 from rspnet_cli.training.plan import Plan, Position
-from rspnet_cli.training.step import LoadedClips, rspnet_step
+from rspnet_cli.training.step import rspnet_step
+from rspnet_cli.training.trackers import TRACKERS
 from rspnet_cli.videos.frames import FramesTable, read_frames
 
 
@@ -88,17 +87,6 @@ def resolve(config: PretrainConfig, device: torch.device) -> PretrainConfig:
     return config.model_copy(update={"moco": moco, "run": resolved_run(config.run, device)})
 
 
-def training_rows(table: FramesTable, config: PretrainConfig) -> np.ndarray:
-    """(n,) int64: rows of the videos to train on: the train videos of data.split, or all of them (no split columns, or "all")."""
-    if not table.split_columns and config.data.split not in ("all", DataConfig().split):
-        raise InputError(
-            f"{table.manifest.path} has no splits, so no split {config.data.split}: leave --split out to train on every video."
-        )
-    if config.data.split == "all" or not table.split_columns:
-        return np.arange(len(table))
-    return table.rows_of_split(config.data.split, "train")
-
-
 def check_fit(config: PretrainConfig, table: FramesTable, rows: np.ndarray, report: Reporter) -> None:
     """Whether the settings fit these videos. Raises InputError where they cannot work; warns where they will work badly."""
     check_clip_size(config.model.backbone, frames=config.clip.frames, side=config.clip.size)
@@ -140,7 +128,7 @@ def _train(
     config: PretrainConfig, stage: Stage, table: FramesTable, rows: np.ndarray, device: torch.device, report: Reporter
 ) -> tuple[Position, bool]:
     """Train to the end. Returns the position and whether the queue was full of real keys when the last epoch began."""
-    optim, run, world_size = config.optim, config.run, distributed.world_size()
+    optim, run = config.optim, config.run
     if run.compile:
         prepare_compiling("pretrain", device, report)
     moco = build_moco(config)
@@ -154,39 +142,17 @@ def _train(
         moco.key.backbone.compile()
     project = query_projection(moco, device, passes=optim.accumulate)
     optimizer = build_optimizer(optim, moco.query)
-    dataset = ClipPairs(table.files, config.clip, config.augment, seed=run.seed)
-    steps_per_epoch = len(rows) // optim.batch_size
+    clips = PairedClips(config, table, rows, device)
+    steps_per_epoch = clips.steps_per_epoch
     steps_to_fill = config.moco.queue_size // optim.batch_size
     epochs_to_fill = _epochs_to_fill(config, len(rows))
-
-    def draw(epoch: int, number: int) -> StepDraw:
-        parts = world_size * config.moco.bn_splits
-        return draw_step(optim.batch_size, speeds=config.clip.speeds, sub_batches=parts, seed=run.seed, epoch=epoch, step=number)
-
-    def ready(crops: Crops) -> LoadedClips:
-        clip = config.clip
-        frames = augment(crops, size=clip.size, antialias=clip.antialias, order=config.augment.order, device=device)
-        return LoadedClips(frames, crops.offsets.to(device, non_blocking=True))
-
-    def source(start: tuple[int, int]) -> Generator[ClipBatch]:
-        order = BatchOrder(
-            rows,
-            batch_size=optim.batch_size,
-            epochs=optim.epochs,
-            seed=run.seed,
-            start=start,
-            draw=draw,
-            rank=distributed.rank(),
-            world_size=world_size,
-        )
-        return batches(dataset, order, workers=run.workers or 0, pin_memory=device.type == "cuda")
 
     def step(batch: ClipBatch, epoch: int, number: int) -> Figures:
         done = (epoch * steps_per_epoch + number) / (optim.epochs * steps_per_epoch)
         momentum = key_momentum(config.moco.momentum, config.moco.momentum_end, done)
-        query, key = (ready(crops) for crops in batch.clips)
+        query, key = (clips.augmented(crops) for crops in batch.clips)
         videos = batch.videos.to(device, non_blocking=True)
-        return rspnet_step(moco, project, query, key, videos, draw(epoch, number), config, momentum=momentum)
+        return rspnet_step(moco, project, query, key, videos, clips.draw(epoch, number), config, momentum=momentum)
 
     plan = Plan(
         name="pretrain",
@@ -197,7 +163,7 @@ def _train(
         figures=Figures._fields,
         metrics=METRICS,
         steps_per_epoch=steps_per_epoch,
-        batches=source,
+        batches=clips.batches,
         work=stage.work,
         device=device,
         log_interval=run.log_interval,
@@ -207,6 +173,8 @@ def _train(
         extra=lambda steps: {"queue_filled": min(1.0, steps / steps_to_fill)},
         compiled=run.compile,
         hint=" On a CPU, `--recipe small-cpu` is made for less time." if device.type == "cpu" else "",
+        tracker=run.tracker,
+        settings=stage.config,
     )
     position = train(plan, Checkpoints(stage.work), report)
     if distributed.is_main():
@@ -238,7 +206,7 @@ def _write_results(
     stage.finish(
         results=results,
         artifacts=["encoder.safetensors", "initial.safetensors", METRICS.file, PRETRAIN_VIDEOS.file, *checkpoints],
-        logs=[TIMINGS.file, "tensorboard"],
+        logs=[TIMINGS.file, TRACKERS],
         classes_sha256=stage.inputs["extract"].classes_sha256,
-        environment={"device": config.run.device, "workers": config.run.workers},
+        environment={"device": config.run.device, "workers": config.run.workers, "tracker": config.run.tracker},
     )

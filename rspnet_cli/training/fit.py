@@ -11,13 +11,15 @@ from rspnet_cli.config.training import OptimSection
 from rspnet_cli.devices import check_compiler, default_workers, resolve_precision
 from rspnet_cli.errors import InputError
 from rspnet_cli.progress import Reporter
+from rspnet_cli.training.trackers import resolved_tracker
 from rspnet_cli.videos.frames import FramesTable
 
 
 def resolved_run(run: RunConfig, device: torch.device) -> RunConfig:
-    """Every `auto` and None replaced by what it comes to here."""
+    """Every `auto` and None replaced by what it comes to here. Raises InputError for a tracker that is not installed."""
     workers = default_workers(device) if run.workers is None else run.workers
-    return run.model_copy(update={"device": device.type, "precision": resolve_precision(run.precision, device), "workers": workers})
+    precision, tracker = resolve_precision(run.precision, device), resolved_tracker(run.tracker)
+    return run.model_copy(update={"device": device.type, "precision": precision, "workers": workers, "tracker": tracker})
 
 
 def check_batch(batch_size: int, *, parts: int = 1, because: str = "", smallest: int = 2) -> None:

@@ -20,9 +20,10 @@ from rspnet_cli.errors import RspnetError, Stopped
 from rspnet_cli.progress import Reporter, duration
 from rspnet_cli.tables import EPOCHS, TIMINGS
 from rspnet_cli.training.checkpoint import Checkpoints
-from rspnet_cli.training.metrics import Board, CsvLog, Means
+from rspnet_cli.training.metrics import CsvLog, Means
 from rspnet_cli.training.optimiser import learning_rate
 from rspnet_cli.training.plan import Batch, Plan, Position
+from rspnet_cli.training.trackers import Tracking
 
 SAVE_INTERVAL_S = 600.0
 _SAVE = 1  # beside the numbers of the signals that stop a run
@@ -49,12 +50,14 @@ def train(plan: Plan[Batch], checkpoints: Checkpoints, report: Reporter) -> Posi
     )
     run.steps_saved = run.steps_done
     if distributed.is_main():
+        run.tracking = Tracking(
+            plan.tracker, stage=plan.name, work=plan.work, settings=plan.settings, resumed=saved is not None, report=report
+        )
         rows = int(saved["rows"]) if saved else 0
         run.metrics = CsvLog(plan.work / plan.metrics.file, plan.metrics.header(), rows=rows)
         if plan.evaluate is not None:
             run.epochs = CsvLog(plan.work / EPOCHS.file, EPOCHS.header(), rows=position.epoch)
         run.timings = CsvLog(plan.work / TIMINGS.file, TIMINGS.header())
-        run.board = Board(plan.work / "tensorboard", first_step=run.steps_done + 1)
     total, done = plan.config.epochs * plan.steps_per_epoch, run.steps_done
     # Several processes stop where they have agreed to, one wherever it waits.
     until_agreed = stopping.held() if distributed.world_size() > 1 else nullcontext()
@@ -69,8 +72,8 @@ def train(plan: Plan[Batch], checkpoints: Checkpoints, report: Reporter) -> Posi
                 run.keep()
                 raise
     finally:
-        if run.board is not None:
-            run.board.close()
+        if run.tracking is not None:
+            run.tracking.close()
     return position
 
 
@@ -85,7 +88,7 @@ class _Run(Generic[Batch]):
     metrics: CsvLog | None = None
     epochs: CsvLog | None = None
     timings: CsvLog | None = None
-    board: Board | None = None
+    tracking: Tracking | None = None
     pending: list[Tensor] = field(default_factory=list)
     steps_saved: int = 0
     """Steps that the last checkpoint has done."""
@@ -180,12 +183,12 @@ class _Run(Generic[Batch]):
     def _log(self, rate: float) -> None:
         means = self.interval.take()
         self.report.figures(**{name: means[name] for name in self.plan.shown}, data_wait=self._wait_share())
-        if self.metrics is None or self.timings is None or self.board is None:
+        if self.metrics is None or self.timings is None or self.tracking is None:
             return
         further = self.plan.extra(self.steps_done)
         # A step that ends an epoch still belongs to it.
         self.metrics.append({"epoch": self.position.epoch + 1, "step": self.steps_done, "lr": rate, **means, **further})
-        self.board.add(self.steps_done, {"lr": rate, **means, **further})
+        self.tracking.log(self.steps_done, {"lr": rate, **means, **further})
         seconds = time.perf_counter() - self.interval_began
         videos_per_s = self.interval_steps * self.plan.config.batch_size / max(seconds, 1e-9)
         self.timings.append(
@@ -241,10 +244,10 @@ class _Run(Generic[Batch]):
         epoch = self.position.epoch
         words = ", ".join(f"{name.replace('_', ' ')} {figures[name]:.4g}" for name in figures if name != "grad_norm")
         self.report.info(f"{self.plan.name}: epoch {epoch}/{self.plan.config.epochs}: {words}" + (", the best so far" if best else ""))
-        if self.epochs is not None and self.board is not None:
+        if self.epochs is not None and self.tracking is not None:
             row: dict[str, Any] = {"epoch": epoch, "lr": learning_rate(self.plan.config, epoch - 1), **figures, "best": best}
             self.epochs.append(row)
-            self.board.add(self.steps_done, {f"epoch/{name}": value for name, value in figures.items()})
+            self.tracking.log(self.steps_done, figures, of_epoch=True)
 
     def _save(self, *, best: bool = False, keep: str = "") -> None:
         self._collect()

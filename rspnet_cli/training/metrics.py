@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -57,29 +56,3 @@ class CsvLog:
         with self.path.open("a", encoding="utf-8", newline="") as handle:
             handle.write(csv_line(row.get(column) for column in self.columns))
         self.rows += 1
-
-
-class Board:
-    """The same figures for TensorBoard, where it is installed; nothing elsewhere."""
-
-    def __init__(self, folder: Path, *, first_step: int) -> None:
-        self._writer: Any = None
-        if find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            # What an interrupted run wrote beyond its last checkpoint is written again.
-            self._writer = SummaryWriter(str(folder), purge_step=first_step)
-
-    def add(self, step: int, figures: dict[str, Any]) -> None:
-        """Write the numbers among the figures."""
-        if self._writer is None:
-            return
-        for name, value in figures.items():
-            if value is not None:
-                self._writer.add_scalar(name, value, step)
-        self._writer.flush()
-
-    def close(self) -> None:
-        """End the writer's thread."""
-        if self._writer is not None:
-            self._writer.close()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,10 @@ class Plan(Generic[Batch]):
     """Whether the first step compiles the model, whose time is then told."""
     hint: str = ""
     """Said with the time estimate when that is long."""
+    tracker: str | None = None
+    """Where the figures go, too (see trackers.py)."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The run's settings as JSON values, for the tracker."""
 
 
 @dataclass

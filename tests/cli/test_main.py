@@ -21,20 +21,23 @@ from tests.processes import ROOT
 
 COMMANDS = [
     *("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "inspect"),
-    *("import-checkpoint", "export-checkpoint", "recipes", "reproduce"),
+    *("preview", "visualize", "import-checkpoint", "export-checkpoint", "recipes", "reproduce"),
 ]
 # design.md: the flags that scripts rely on.
 SHARED = "--work-dir --out --force --json --quiet"
 FLAGS = {
     "extract": "--dataset --annotations --short-side --codec --crf --workers --limit --strict --keep-partial --max-pixels --video-timeout "
     "--retry-failed --verify-sources",
-    "pretrain": "--recipe --config --set --split --epochs --batch-size --lr --backbone --device --precision --compile --workers --seed",
+    "pretrain": "--recipe --config --set --split --epochs --batch-size --lr --backbone --device --precision --compile --workers --tracker "
+    "--seed",
     "export-features": "--frames --clips --pool --gallery-augment --split --seed --random-init --checkpoint --device --precision "
     "--batch-size --workers --set",
     "eval-retrieval": "--topk --split --protocol --device",
     "eval-classification": "--split --protocol --probe --seed",
     "finetune": "--frames --recipe --config --set --split --select-on --linear --random-init --checkpoint --epochs --batch-size --lr "
-    "--device --precision --compile --workers --seed",
+    "--device --precision --compile --workers --tracker --seed",
+    "preview": "--recipe --config --set --split --batch-size --device --workers --seed --step --count",
+    "visualize": "--videos --frames --clips --size --checkpoint --count --seed --device",
     "import-checkpoint": "--set --classes",
     "export-checkpoint": "--checkpoint",
 }
@@ -55,6 +58,9 @@ FLAGS = {
         ("eval-retrieval --topk -1", "eval-retrieval --topk -1"),
         ("eval-retrieval --topk", "eval-retrieval --topk"),
         ("eval-retrieval --topk ,", "eval-retrieval --topk ,"),
+        ("visualize --videos a,b.mp4 'c d' e* --size 64", "visualize --videos a,b.mp4 --videos 'c --videos d' --videos e* --size 64"),
+        ("visualize x --videos=a b --json", "visualize x --videos a --videos b --json"),
+        ("visualize --videos", "visualize --videos"),
         ("export-features --also npy,parquet --clips 3", "export-features --also npy --also parquet --clips 3"),
         ("export-features --also npy pretrain", "export-features --also npy pretrain"),
         ("pretrain --set optim.lr=1,5 -- --topk 1 5", "pretrain --set optim.lr=1,5 -- --topk 1 5"),
@@ -150,8 +156,21 @@ USAGE_ERRORS = [
     ["finetune", "--set", "optim.schedule=multistep"],
     ["finetune", "--set", "optim.milestones=[3]"],
     ["finetune", "--select-on", "train"],
+    ["pretrain", "--tracker", "nobody"],
+    ["pretrain", "--tracker", "../x"],
+    ["finetune", "--set", "run.tracker=nobody"],
     ["finetune", "--random-init", "--checkpoint", "best"],
     ["inspect"],
+    ["preview", "--step", "0"],
+    ["preview", "--count", "none"],
+    ["preview", "--recipe", "ucf101-r3d18"],
+    ["preview", "--set", "clip.speeds=[1]"],
+    ["preview", "--set", "model.backbone=c3d", "--set", "clip.frames=4"],
+    ["visualize", "--clips", "0"],
+    ["visualize", "--size", "4"],
+    ["visualize", "--checkpoint", "newest"],
+    ["visualize", "--videos", "a", "--count", "2"],
+    ["visualize", "--videos"],
     ["import-checkpoint"],
     ["import-checkpoint", "a.pth.tar", "--set", "clip.frames=0"],
     ["import-checkpoint", "a.pth.tar", "--set", "clip.frame=8"],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rspnet_cli.clips.augment import _colour, _resize_crops, augment
+from rspnet_cli.clips.augment import _colour, _resize_crops, augment, pixels_of
 from rspnet_cli.clips.dataset import Crops
 from rspnet_cli.clips.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, ClipDraw, clip_rng, draw_clip
 from rspnet_cli.config import AugmentConfig
@@ -265,3 +265,13 @@ def test_a_gpu_gives_what_a_cpu_gives(order: str, cuda: torch.device) -> None:
     clips = augment(batch_of(crops, draws), size=SIZE, antialias=False, order=order, device=cuda)
     # Within 1/255 before the division by the smallest deviation; TF32 in the interpolation allows no less.
     torch.testing.assert_close(clips.cpu(), augmented(crops, draws, order), rtol=0, atol=1 / 255 / 0.224)
+
+
+def test_pixels_are_what_was_normalised_rounded_and_within_their_range() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).repeat(3 * FRAMES * 2).view(2, FRAMES, 16, 16, 3)
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    normalised = ((pixels / 255 - mean) / std).permute(0, 4, 1, 2, 3)
+    assert torch.equal(pixels_of(normalised), pixels)
+    assert torch.equal(pixels_of(normalised[0]), pixels[0])
+    assert pixels_of(torch.full((3, 1, 1, 1), 9.0)).tolist() == [[[[255, 255, 255]]]]
+    assert pixels_of(torch.full((3, 1, 1, 1), -9.0)).tolist() == [[[[0, 0, 0]]]]

@@ -8,14 +8,16 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from rspnet_cli.config import ExportConfig, ExtractConfig, PretrainConfig, RetrievalConfig
+from rspnet_cli.config import ExportConfig, ExtractConfig, FinetuneConfig, PretrainConfig, RetrievalConfig
 from rspnet_cli.errors import InputError
 from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.report.clips import clip_class
@@ -23,12 +25,14 @@ from rspnet_cli.settings import validated
 from rspnet_cli.stages.eval_retrieval import eval_retrieval
 from rspnet_cli.stages.export_features import export_features
 from rspnet_cli.stages.extract import extract
+from rspnet_cli.stages.finetune import finetune
 from rspnet_cli.stages.import_checkpoint import import_checkpoint
 from rspnet_cli.stages.pretrain import pretrain
 from rspnet_cli.stages.report import Written, report
 from tests import released
 from tests.browser import Page, browser
 from tests.encode import make_video
+from tests.finetuned import make_labelled
 from tests.processes import fork, kill, wait, wait_until
 from tests.report.chain import AS_SHOWN, SMALL, TEST, make_extraction, make_work_dir
 from tests.report.parse import by_id, data, parse, table, words
@@ -348,23 +352,102 @@ def test_videos_without_labels_have_a_map_and_neighbours(tmp_path: Path) -> None
     assert not section.findall(".//div[@class='shot bad']")
 
 
+@contextmanager
+def stopped_while(function: Callable[[], object], rows_of: Callable[[], Path]) -> Iterator[None]:
+    """Run a function in a process of its own and hold it still when a log has four rows; killed when the block ends."""
+    child = fork(function)
+    try:
+        wait_until(lambda: rows_of().exists() and rows_of().read_text().count("\n") > 4, "four rows of metrics")
+        os.kill(child, signal.SIGSTOP)
+        yield
+    finally:
+        kill(child)
+        wait(child)
+
+
 def test_a_report_can_be_made_while_pretrain_runs(tmp_path: Path) -> None:
     work = tmp_path / "work"
     make_extraction(work)
     config = validated(PretrainConfig, SMALL | {"optim": {"batch_size": 4, "epochs": 100_000}})
     log = work / "pretrain" / "unfinished" / "metrics.csv"
-    child = fork(lambda: pretrain(config, frames=work / "extract", out=work / "pretrain"))
-    try:
-        wait_until(lambda: log.exists() and log.read_text().count("\n") > 4, "four rows of metrics")
+    with stopped_while(lambda: pretrain(config, frames=work / "extract", out=work / "pretrain"), lambda: log):
         written = report(work)
-    finally:
-        kill(child)
-        wait(child)
     assert written.sections == ["training", "lineage"]
     tree = parse(written.path)
     assert len(table(by_id(tree, "live-loss"))) >= 4
+    assert "Unfinished: epoch " in words(by_id(tree, "training"))
     assert "of 100,000" in words(by_id(tree, "training"))
     assert "pretrain: unfinished" in words(by_id(tree, "lineage"))
+    assert "pretrain is unfinished. It runs at this moment." in words(tree)
+    # The same when it has been killed, but for one thing.
+    killed = parse(report(work).path)
+    assert "pretrain is unfinished. It was stopped; its command continues it." in words(killed)
+    assert table(by_id(killed, "live-loss")) == table(by_id(tree, "live-loss"))
+
+
+def tuning(work: Path, epochs: int, split: str) -> Callable[[], object]:
+    """A fine-tuning of the random network, as a function to be run elsewhere."""
+    settings = {
+        "data": {"split": split},
+        "model": {"backbone": "r3d18", "width": 0.1, "random_init": True},
+        "clip": {"frames": 4, "size": 16, "antialias": False, "frame_rate": 0.0},
+        "optim": {"batch_size": 2, "epochs": epochs, "lr": 0.02},
+        "test": {"clips": 1},
+        "run": {"log_interval": 1, "workers": 0},
+    }
+    config = validated(FinetuneConfig, settings)
+    return lambda: finetune(config, pretrain=None, frames=work / "extract", out=work / "finetune")
+
+
+def test_a_report_can_be_made_while_a_fine_tuning_runs(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    make_labelled(work / "extract")
+    log = work / "finetune" / "unfinished" / "epochs.csv"
+    with stopped_while(tuning(work, 100_000, "1"), lambda: log):
+        written = report(work)
+    assert written.sections == ["finetuning", "lineage"]
+    tree = parse(written.path)
+    assert "Unfinished: epoch " in words(by_id(tree, "finetuning"))
+    assert len(table(by_id(tree, "live-finetune-loss"))) >= 4
+    assert len(table(by_id(tree, "live-finetune-selection"))) >= 4
+    assert "finetune is unfinished. It runs at this moment." in words(tree)
+
+
+def test_splits_have_their_curves_while_they_run_and_afterwards(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    make_labelled(work / "extract", parts=None)  # five folds
+    shutil.copytree(finished_split(work), work / "finetune" / "split-5")  # of an earlier run: not shown
+
+    def log() -> Path:
+        running = sorted((work / "finetune").glob("split-[2-4]/unfinished/metrics.csv"))
+        return running[-1] if running else work / "none yet"
+
+    with stopped_while(tuning(work, 4, "all"), log):
+        number = log().parent.parent.name
+        tree = parse(report(work).path)
+    section = words(by_id(tree, "finetuning"))
+    assert "Unfinished: a fine-tuning on every split" in section
+    assert f"Unfinished: {number.replace('-', ' ')}, epoch " in section
+    assert len(table(by_id(tree, f"live-{number}-loss"))) >= 4
+    assert len(table(by_id(tree, "done-split-1-selection"))) == 4
+    assert not tree.findall(".//*[@id='done-split-5-loss']")
+    assert "--set data.split=all" in section
+    shutil.rmtree(work / "finetune" / "split-5")
+    tuning(work, 4, "all")()
+    tree = parse(report(work).path)
+    assert "Unfinished" not in words(by_id(tree, "finetuning"))
+    for split in range(1, 6):
+        assert len(table(by_id(tree, f"finetune-split-{split}-selection"))) == 4
+    (work / "finetune" / "split-3" / "epochs.csv").write_text("epoch\n")
+    tree = parse(report(work).path)
+    assert "The curves of split 3 are left out" in words(by_id(tree, "finetuning"))
+    assert by_id(tree, "finetune-split-4-selection") is not None
+
+
+def finished_split(work: Path) -> Path:
+    """One fold's fine-tuning, elsewhere."""
+    tuning(work, 1, "5")()
+    return Path(shutil.move(work / "finetune", work.parent / "earlier"))
 
 
 def test_imported_encoders_have_no_curves_and_no_figures_of_their_own(tmp_path: Path) -> None:

@@ -156,6 +156,8 @@ class _Run:
             evaluate=self._select,
             compiled=run.compile,
             hint=" On a CPU, `--recipe small-cpu-finetune` is made for less time." if device.type == "cpu" else "",
+            tracker=run.tracker,
+            settings=self.stage.config,
         )
         return train(plan, Checkpoints(self.stage.work), self.report)
 

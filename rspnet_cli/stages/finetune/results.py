@@ -28,6 +28,7 @@ from rspnet_cli.tables import (
 )
 from rspnet_cli.training.checkpoint import Checkpoints
 from rspnet_cli.training.plan import Position
+from rspnet_cli.training.trackers import TRACKERS
 from rspnet_cli.videos.frames import FramesTable
 from rspnet_cli.videos.seen import num_seen, seen_videos
 
@@ -83,9 +84,9 @@ def write_results(config: FinetuneConfig, stage: Stage, table: FramesTable, task
     stage.finish(
         results=results,
         artifacts=[*artifacts, CLASSIFIER, CLASSES.file, FINETUNE_VIDEOS.file, *trained],
-        logs=[TIMINGS.file, "tensorboard"],
+        logs=[TIMINGS.file, TRACKERS],
         classes_sha256=stage.inputs["extract"].classes_sha256,
-        environment={"device": config.run.device, "workers": config.run.workers},
+        environment={"device": config.run.device, "workers": config.run.workers, "tracker": config.run.tracker},
     )
 
 

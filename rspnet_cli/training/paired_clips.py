@@ -1,0 +1,76 @@
+"""The clips of a pretraining: which videos, in which order, cut, augmented and played how. What pretrain learns from and preview shows."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+
+import numpy as np
+import torch
+
+from rspnet_cli import distributed
+from rspnet_cli.clips.augment import augment
+from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, Crops, Request, batches
+from rspnet_cli.clips.draws import StepDraw, draw_step
+from rspnet_cli.config import DataConfig, PretrainConfig
+from rspnet_cli.errors import InputError
+from rspnet_cli.training.step import LoadedClips
+from rspnet_cli.videos.frames import FramesTable
+
+
+class PairedClips:
+    """Query and key clips of an extraction's rows, as the resolved settings draw them: a function of seed, epoch and step alone."""
+
+    def __init__(self, config: PretrainConfig, table: FramesTable, rows: np.ndarray, device: torch.device) -> None:
+        self.config, self.rows, self.device = config, rows, device
+        self._dataset = ClipPairs(table.files, config.clip, config.augment, seed=config.run.seed)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole global batches in an epoch."""
+        return len(self.rows) // self.config.optim.batch_size
+
+    def draw(self, epoch: int, step: int) -> StepDraw:
+        """Who plays fast, how fast, and the shuffles, for the global batch of a step of an epoch; both count from 0."""
+        config, parts = self.config, distributed.world_size() * self.config.moco.bn_splits
+        return draw_step(
+            config.optim.batch_size, speeds=config.clip.speeds, sub_batches=parts, seed=config.run.seed, epoch=epoch, step=step
+        )
+
+    def order(self, start: tuple[int, int]) -> BatchOrder:
+        """What is asked of the loader from (epoch, step) on: this rank's videos of each batch, to the end of the training."""
+        optim = self.config.optim
+        return BatchOrder(
+            self.rows,
+            batch_size=optim.batch_size,
+            epochs=optim.epochs,
+            seed=self.config.run.seed,
+            start=start,
+            draw=self.draw,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+        )
+
+    def batches(self, start: tuple[int, int]) -> Generator[ClipBatch]:
+        """The batches from (epoch, step) on."""
+        return self.load(self.order(start))
+
+    def load(self, requests: Iterable[list[Request]]) -> Generator[ClipBatch]:
+        """Batches of requested clips, read ahead by the loader's processes, which end with the generator (close it)."""
+        return batches(self._dataset, requests, workers=self.config.run.workers or 0, pin_memory=self.device.type == "cuda")
+
+    def augmented(self, crops: Crops) -> LoadedClips:
+        """The query or the key clips of a batch on the device, augmented and normalised, ready to be played."""
+        clip, order = self.config.clip, self.config.augment.order
+        frames = augment(crops, size=clip.size, antialias=clip.antialias, order=order, device=self.device)
+        return LoadedClips(frames, crops.offsets.to(self.device, non_blocking=True))
+
+
+def training_rows(table: FramesTable, config: PretrainConfig) -> np.ndarray:
+    """(n,) int64: rows of the videos to train on: the train videos of data.split, or all of them (no split columns, or "all")."""
+    if not table.split_columns and config.data.split not in ("all", DataConfig().split):
+        raise InputError(
+            f"{table.manifest.path} has no splits, so no split {config.data.split}: leave --split out to train on every video."
+        )
+    if config.data.split == "all" or not table.split_columns:
+        return np.arange(len(table))
+    return table.rows_of_split(config.data.split, "train")
