@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +22,6 @@ from rspnet_cli.clips.sampling import cover_clips, frames_at_rate, uniform_clips
 from rspnet_cli.encoder.load import resize_and_normalise
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.evaluation.gallery import Gallery
-from rspnet_cli.videos.frames import FramesTable
 from rspnet_cli.videos.store import StoredVideo, open_store
 
 # Batch norm is estimated on so many train videos, evenly spaced over the table, one centre clip each; of fewer videos more clips are taken.
@@ -52,8 +52,30 @@ class ClipInput(NamedTuple):
     device: torch.device
 
 
+class StoredVideos(Protocol):
+    """Videos in a frame store: the table of an extraction, or what a search extracted. Rows run from 0."""
+
+    @property
+    def ids(self) -> list[str]:
+        """What the videos are called."""
+
+    @property
+    def frames(self) -> np.ndarray:
+        """(V,) int64: frames per video."""
+
+    @property
+    def fps(self) -> np.ndarray:
+        """(V,) float64: average frames per second."""
+
+    def path(self, row: int) -> Path:
+        """The frame file of a row."""
+
+    def check_file(self, row: int) -> None:
+        """Raise InputError when a frame file is not what was written."""
+
+
 class UniformClips(Dataset["VideoClips | RspnetError"]):
-    """Row of an extraction's table -> `count` evenly spaced clips of the network's length, frame rate and sampling (see the settings).
+    """Row of a table -> `count` evenly spaced clips of the network's length, frame rate and sampling (see the settings).
 
     gallery: its videos are cropped and flipped as it says; all others are centre squares.
     What is wrong with a video is returned, not raised: a worker's traceback is no sentence.
@@ -61,7 +83,7 @@ class UniformClips(Dataset["VideoClips | RspnetError"]):
 
     def __init__(
         self,
-        table: FramesTable,
+        table: StoredVideos,
         *,
         frames: int,
         count: int,

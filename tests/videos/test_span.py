@@ -31,7 +31,20 @@ def test_a_part_is_read_as_typed(typed: str, file: str, start: Fraction, end: Fr
 
 @pytest.mark.parametrize(
     "typed",
-    ["a.mp4", "me@home.mp4", "a@b", "a.mp4@", "a.mp4@-", "@1-2", "a.mp4@1", "a.mp4@1-2-3", "a.mp4@00:75-99:99", "a@1:2:3:4-5", "a@1.-2", ""],
+    [
+        "a.mp4",
+        "me@home.mp4",
+        "a@b",
+        "a.mp4@",
+        "a.mp4@-",
+        "@1-2",
+        "a.mp4@1",
+        "a.mp4@1-2-3",
+        "a.mp4@00:75-99:99",
+        "a@1:2:3:4-5",
+        "a@1.-2",
+        "",
+    ],
 )
 def test_what_names_no_part_is_a_file(typed: str) -> None:
     assert split_span(typed) == (typed, None)
