@@ -27,6 +27,7 @@ from rspnet_cli.cli.pretrain import pretrain
 from rspnet_cli.cli.recipes import recipes
 from rspnet_cli.cli.report import report
 from rspnet_cli.cli.reproduce import reproduce
+from rspnet_cli.cli.search import search
 from rspnet_cli.distributed import is_main
 from rspnet_cli.errors import RspnetError, Stopped
 
@@ -47,6 +48,7 @@ app.command("eval-classification")(eval_classification)
 app.command("finetune")(finetune)
 app.command("inspect")(inspect)
 app.command("report")(report)
+app.command("search")(search)
 app.command("import-checkpoint")(import_checkpoint)
 app.command("export-checkpoint")(export_checkpoint)
 app.command("recipes")(recipes)

@@ -21,7 +21,7 @@ from tests.processes import ROOT
 
 COMMANDS = [
     *("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "inspect"),
-    *("import-checkpoint", "export-checkpoint", "recipes", "reproduce"),
+    *("search", "import-checkpoint", "export-checkpoint", "recipes", "reproduce"),
 ]
 # design.md: the flags that scripts rely on.
 SHARED = "--work-dir --out --force --json --quiet"
@@ -37,6 +37,7 @@ FLAGS = {
     "--device --precision --compile --workers --seed",
     "import-checkpoint": "--set --classes",
     "export-checkpoint": "--checkpoint",
+    "search": "--features --topk --html --device --workers",
 }
 
 
@@ -152,6 +153,11 @@ USAGE_ERRORS = [
     ["finetune", "--select-on", "train"],
     ["finetune", "--random-init", "--checkpoint", "best"],
     ["inspect"],
+    ["search"],
+    ["search", "a.mp4", "--topk", "0"],
+    ["search", "a.mp4", "--topk", "5", "10"],
+    ["search", "a.mp4", "--out", "page.html"],
+    ["search", "a.mp4", "--force"],
     ["import-checkpoint"],
     ["import-checkpoint", "a.pth.tar", "--set", "clip.frames=0"],
     ["import-checkpoint", "a.pth.tar", "--set", "clip.frame=8"],
