@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from rspnet_cli.evaluation.search import Hit
 from rspnet_cli.report.clips import Moment, captioned
 from rspnet_cli.report.figure import Cell, LeftOut, Section, Table, figure, numbers
-from rspnet_cli.report.html import Html, element, join, name
+from rspnet_cli.report.html import Html, element, join, name, text
 from rspnet_cli.videos.span import span_text
 
 
@@ -39,9 +39,9 @@ def moment_of(hit: Hit) -> Moment:
 
 
 def _shot(hit: Hit) -> Html:
-    label = element("b", name(hit.label)) if hit.label is not None else None
-    words = join((f"{hit.rank} · {hit.similarity:.3f} · {span_text(*hit.seconds)} · ", name(hit.video)))
-    return captioned(moment_of(hit).name, *(line for line in (label, words) if line is not None), label=hit.video)
+    lines = [element("b", name(hit.label))] if hit.label is not None else []
+    lines += [join((f"{hit.rank} · {hit.similarity:.3f} · ", name(hit.video))), text(span_text(*hit.seconds))]
+    return captioned(moment_of(hit).name, *lines, label=hit.video)
 
 
 def _table(hits: Sequence[Hit]) -> Table:

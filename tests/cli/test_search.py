@@ -127,12 +127,12 @@ print(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"torch", "av
     assert json.loads(done.stdout)["videos"] == 45
 
 
-def test_a_file_is_answered_without_tables_and_learners(here: Path) -> None:
+def test_a_file_is_answered_without_tables_learners_and_a_compiler(here: Path) -> None:
     script = f"""
 import sys
 from rspnet_cli.cli.main import main
 assert main(["search", "{VIDEOS}/v001.mp4", "--json", "--quiet"]) == 0
-print(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"pandas", "sklearn", "scipy"}}), file=sys.stderr)
+print(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"pandas", "sklearn", "scipy", "sympy"}}), file=sys.stderr)
 """
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=here, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=280

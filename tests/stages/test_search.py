@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -32,6 +33,7 @@ from rspnet_cli.stages.search.queries import read_query
 from rspnet_cli.tables import from_plain_text, read_rows
 from rspnet_cli.videos.store import open_store
 from tests import released
+from tests.browser import browser
 from tests.encode import encode, make_frames, not_a_video, numbered_frames, pixel_bomb, truncated
 from tests.evaluation.tables import make_export, make_table
 from tests.extracted import make_extract
@@ -420,6 +422,31 @@ def test_a_clip_shows_the_seconds_that_match(run: Run, tmp_path: Path) -> None:
     found = run.ask(f"id:{next(iter(run.sources))}", page=tmp_path / "page.html", topk=2)
     hit = found.answers[0].hits[1]
     assert clip_class(f"{hit.video}@{sum(hit.seconds) / 2:.3f}") in clips_in(tmp_path / "page.html")
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_browser_shows_it_without_a_request_or_a_complaint(run: Run, tmp_path: Path, width: int) -> None:
+    name, file = next(iter(run.sources.items()))
+    found = run.ask(file, f"id:{name}", "nowhere.mp4", page=tmp_path / "page.html")
+    assert found.page is not None
+    with browser(tmp_path / "chromium") as page:
+        page.size(width, 800)
+        page.open(found.page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out to the right"
+        page.move("#query-0 .clip")
+        assert page.evaluate("document.querySelector('#query-0 .clip').getAnimations()[0].playState") == "running"
+        shown = "[...document.querySelectorAll('.clip')].map((clip) => getComputedStyle(clip).backgroundImage.slice(0, 27))"
+        assert set(page.evaluate(shown)) == {'url("data:image/jpeg;base64'}
+        folder = Path(os.environ.get("RSPNET_TEST_SCREENSHOTS", tmp_path))
+        folder.mkdir(parents=True, exist_ok=True)
+        page.screenshot(folder / f"search-{width}.png")
+        page.click("#query-0 summary")
+        ranks = "[...document.querySelectorAll('#query-0 tbody tr')].map((row) => Number(row.cells[0].textContent))"
+        assert page.evaluate(ranks) == list(range(1, 11))
+        page.click("#query-0 th:nth-child(1) button")
+        assert page.evaluate(ranks) == list(range(10, 0, -1))
+        assert page.errors == []
+        assert {address for address in page.requests if not address.startswith("data:")} == {found.page.resolve().as_uri()}
 
 
 def test_only_a_page_of_rspnet_is_replaced(run: Run, tmp_path: Path) -> None:
