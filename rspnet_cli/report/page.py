@@ -54,11 +54,11 @@ def page(
     return f"<!DOCTYPE html>\n{html}\n"
 
 
-def refuse_to_replace(target: Path) -> None:
-    """Raise InputError where a page would go and something else is: only an earlier page is replaced."""
+def check_target(target: Path, *, force: bool) -> None:
+    """Raise InputError where a page cannot go: something else than an earlier page is there (and no force), or no file can be."""
     try:
         with target.open("rb") as file:
-            if f'name="generator" content="{GENERATOR}'.encode() in file.read(_HEAD_BYTES):
+            if force or f'name="generator" content="{GENERATOR}'.encode() in file.read(_HEAD_BYTES):
                 return
     except FileNotFoundError:
         return

@@ -19,7 +19,7 @@ from rspnet_cli.report.clips import Clips
 from rspnet_cli.report.figure import LeftOut, Section
 from rspnet_cli.report.found import Found, find_stages
 from rspnet_cli.report.html import Html, join, share
-from rspnet_cli.report.page import page, refuse_to_replace, tiles
+from rspnet_cli.report.page import check_target, page, tiles
 from rspnet_cli.videos.frames import read_frames
 
 REPORT = "report.html"
@@ -58,8 +58,7 @@ def report(
     voice = report or Reporter.silent()
     target = out or work_dir / REPORT
     found = find_stages(work_dir)
-    if not force:
-        refuse_to_replace(target)
+    check_target(target, force=force)
     parts = _parts(found, seed, voice)
     sections = [part for part in parts if isinstance(part, Section)]
     left_out = [part for part in parts if isinstance(part, LeftOut)]

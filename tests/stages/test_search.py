@@ -456,6 +456,10 @@ def test_only_a_page_of_rspnet_is_replaced(run: Run, tmp_path: Path) -> None:
         run.ask(query, page=target)
     refused(error.value, "no page of rspnet", "--force")
     assert target.read_text() == "<h1>mine</h1>"
+    for force in (False, True):
+        with pytest.raises(InputError) as error:
+            run.ask(query, page=tmp_path, force=force)
+        refused(error.value, "cannot be written (Is a directory)")
     run.ask(query, page=target, force=True)
     first = target.read_text()
     run.ask(query, page=target)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Hit", "Search", "find_features", "search"]
 
 DEFAULT_TOPK = 10
-NAME = "export-features"
+_EXPORT = "export-features"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def search(
     needed; DiskFullError.
     """
     report = report or Reporter.silent()
-    export = read_manifest(features, stage=NAME, verify=False)
+    export = read_manifest(features, stage=_EXPORT, verify=False)
     with open_features(export) as stored:
         k = _choose_topk(topk, len(stored.ids), export)
         rows = {video_id: row for row, video_id in enumerate(stored.ids)}
@@ -108,13 +108,13 @@ def search(
 
 def find_features(work_dir: Path, report: Reporter) -> Path:
     """The export of a work directory: `<work-dir>/export-features`, or else the newest other one in it, saying which."""
-    usual = work_dir / NAME
+    usual = work_dir / _EXPORT
     if (usual / MANIFEST).exists():
         return usual
     others: list[Manifest] = []
     for folder in all_manifests(work_dir):
         try:
-            others.append(read_manifest(folder, stage=NAME, verify=False))
+            others.append(read_manifest(folder, stage=_EXPORT, verify=False))
         except InputError:  # of another stage, or damaged
             continue
     if not others:

@@ -15,7 +15,7 @@ from rspnet_cli.progress import Reporter
 from rspnet_cli.report.clips import Clips, Moment, clip_strip, css_rule, rule_bytes
 from rspnet_cli.report.figure import LeftOut, Section
 from rspnet_cli.report.html import number
-from rspnet_cli.report.page import page, refuse_to_replace, tiles
+from rspnet_cli.report.page import check_target, page, tiles
 from rspnet_cli.report.search_page import failed_query, moments_of, query_section
 from rspnet_cli.stages.search.queries import Query
 from rspnet_cli.videos.frames import read_frames
@@ -40,8 +40,7 @@ class SearchPage:
     @classmethod
     def at(cls, target: Path, export: Manifest, *, force: bool) -> SearchPage:
         """A page to be written there. Raises InputError where something else is, unless with force."""
-        if not force:
-            refuse_to_replace(target)
+        check_target(target, force=force)
         try:
             return cls(target, export, Clips(read_frames(export.input("extract", verify=False))))
         except InputError as error:  # the page then shows names alone
