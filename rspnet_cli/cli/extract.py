@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from rspnet_cli.cli.options import WORK_DIR, AsJson, Force, Out, Quiet, WorkDir, reporter, show_figures, show_json
-from rspnet_cli.errors import InputError
 
 
 def extract(
@@ -33,7 +32,9 @@ def extract(
     short_side: Annotated[
         int | None, typer.Option("--short-side", help="Pixels of the shorter side; smaller videos are not enlarged.", show_default="128")
     ] = None,
-    codec: Annotated[str | None, typer.Option("--codec", help="Store: h264 or jpeg.", show_default="h264")] = None,
+    codec: Annotated[
+        str | None, typer.Option("--codec", help="Store: h264 (smallest), jpeg (folders), or raw (fastest).", show_default="h264")
+    ] = None,
     crf: Annotated[int | None, typer.Option("--crf", help="Quality of h264, 0 to 51, lower is better.", show_default="20")] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", help="At most so many videos, evenly spaced over the list.", show_default="all")
@@ -76,8 +77,6 @@ def extract(
     from rspnet_cli.config import ExtractConfig
     from rspnet_cli.settings import flat_settings
 
-    if codec == "raw":
-        raise InputError("--codec raw is not there yet: choose h264 or jpeg.")
     flags = {
         "dataset": dataset,
         "short_side": short_side,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from rspnet_cli.config import DEFAULT_CRF, DEFAULT_FRAMES_FPS, ExtractConfig
+from rspnet_cli.config import DEFAULT_CRF, DEFAULT_FRAMES_FPS, Codec, ExtractConfig
 from rspnet_cli.errors import InputError
 from rspnet_cli.videos.listing import VideoSource, VideoTable
 from rspnet_cli.videos.span import Span
 
 FRAMES_FOLDER = "frames"
+# How the name of a stored video ends; a jpeg store is a folder.
+ENDINGS: dict[Codec, str] = {"h264": ".mp4", "jpeg": "", "raw": ".safetensors"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +29,7 @@ class StoreTask:
     frames_fps: float | None
     """Frames per second of folders of frames."""
     short_side: int
-    codec: Literal["h264", "jpeg"]
+    codec: Codec
     crf: int | None
     keep_partial: bool
     max_pixels: int
@@ -71,9 +73,9 @@ def store_settings(config: ExtractConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in ("frames_fps", "short_side", "codec", "crf", "keep_partial", "max_pixels")}
 
 
-def stored_name(video_id: str, codec: str) -> str:
+def stored_name(video_id: str, codec: Codec) -> str:
     """Where a video's frames lie below the stage's folder, as videos.csv names it."""
-    return f"{FRAMES_FOLDER}/{video_id}.mp4" if codec == "h264" else f"{FRAMES_FOLDER}/{video_id}"
+    return f"{FRAMES_FOLDER}/{video_id}{ENDINGS[codec]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rspnet_cli.config import Codec
 from rspnet_cli.tables import FAILURES, VIDEOS, plain_text, read_rows
 from rspnet_cli.videos.extraction import Extracted, Failed, Outcome, stored_name
 from rspnet_cli.videos.listing import VideoTable
 
 
-def video_rows(table: VideoTable, outcomes: Mapping[str, Outcome], codec: str) -> list[dict[str, Any]]:
+def video_rows(table: VideoTable, outcomes: Mapping[str, Outcome], codec: Codec) -> list[dict[str, Any]]:
     """A row for every extracted video, sorted by id."""
     rows = [
         {

@@ -481,7 +481,7 @@ def test_kill_9_between_any_two_videos_changes_no_byte_of_the_result(videos: Pat
     assert not list(out.rglob(".tmp-*"))
 
 
-@pytest.mark.parametrize("codec", ["h264", "jpeg"])
+@pytest.mark.parametrize("codec", ["h264", "jpeg", "raw"])
 def test_kill_9_at_any_change_of_the_disk_while_finishing_changes_no_byte(videos: Path, tmp_path: Path, codec: str) -> None:
     step = 1 if codec == "h264" else 3
     config = {"codec": codec, "limit": 2}

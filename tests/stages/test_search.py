@@ -135,9 +135,10 @@ def described(run: Run, *typed: str) -> list[Described]:
         {"export": {"random_init": True}},
         {"export": {"reestimate_bn": True, "precision": "bf16"}},
         {"export": {"checkpoint": "epoch_2", "clips": 25}, "codec": "jpeg"},
+        {"codec": "raw"},
         {"settings": SMALL | {"clip": {"frames": 4, "size": 24, "frame_rate": 10, "antialias": True}}, "crf": 40},
     ],
-    ids=["max", "untrained", "bf16", "checkpoint of jpeg frames", "frame rate"],
+    ids=["max", "untrained", "bf16", "checkpoint of jpeg frames", "raw frames", "frame rate"],
 )
 def test_a_file_is_described_as_the_export_described_it(tmp_path: Path, how: dict[str, Any]) -> None:
     run = make_small(tmp_path / "work", **how)
