@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rspnet_cli.errors import DiskFullError
+from rspnet_cli.errors import DiskFullError, RspnetError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 TEMPORARY = ".tmp-"
@@ -68,6 +69,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if is_disk_full(error):
             raise disk_full(path, needed) from error
         raise
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A new folder where the system keeps temporary files, gone with all that it holds when the block ends, however it ends.
+
+    Raises DiskFullError, or RspnetError where no folder can be made.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+    except OSError as error:
+        if is_disk_full(error):
+            raise disk_full(Path(tempfile.gettempdir())) from error
+        raise RspnetError(f"No temporary folder can be made ({error.strerror}): name one that can be written to in TMPDIR.") from error
+    with folder as path:
+        yield Path(path)
 
 
 def temporary_beside(path: Path) -> Path:

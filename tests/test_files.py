@@ -2,7 +2,9 @@ import errno
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rspnet_cli.errors import DiskFullError
-from rspnet_cli.files import atomic_path, canonical_json, disk_full, is_disk_full, sha256_of, sha256_of_folder, sha256_of_json, write_atomic
+from rspnet_cli.errors import DiskFullError, RspnetError, Stopped
+from rspnet_cli.files import (
+    atomic_path,
+    canonical_json,
+    disk_full,
+    is_disk_full,
+    sha256_of,
+    sha256_of_folder,
+    sha256_of_json,
+    temporary_folder,
+    write_atomic,
+)
 from rspnet_cli.tensors import write_tensors
 from tests.processes import kill_at_change
 from tests.sentences import one_sentence
@@ -117,6 +129,30 @@ def test_on_a_really_full_disk_writing_fails_clearly_and_leaves_the_old_files(sm
     with pytest.raises(DiskFullError):  # the safetensors library raises an exception of its own
         write_tensors(folder / "tensors.safetensors", {"a": np.zeros(200_000, np.float32)}, {})
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("end", [None, ValueError, Stopped])
+def test_a_temporary_folder_ends_with_its_block_however_that_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: type[BaseException] | None
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with nullcontext() if end is None else pytest.raises(end), temporary_folder("rspnet-test-") as folder:
+        assert folder.parent == tmp_path
+        (folder / "below").mkdir()
+        (folder / "below" / "file").write_text("x")
+        if end is not None:
+            raise end(2)
+    assert names(tmp_path) == []
+
+
+def test_without_a_place_for_temporary_files_it_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(RspnetError) as error, temporary_folder("rspnet-test-"):
+        pass
+    one_sentence(error.value, "No temporary folder can be made", "TMPDIR")
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    with pytest.raises(DiskFullError), temporary_folder("rspnet-test-"):
+        pass
 
 
 def test_the_hash_of_a_file_is_that_of_its_content(tmp_path: Path) -> None:

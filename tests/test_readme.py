@@ -44,7 +44,7 @@ def test_the_setting_names_every_backbone() -> None:
 def test_the_main_job_is_there() -> None:
     stages = (
         *("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "inspect", "report"),
-        *("preview", "visualize", "import-checkpoint"),
+        *("preview", "visualize", "search", "import-checkpoint"),
     )
     assert all(any(f"rspnet {stage}" in command for command in COMMANDS) for stage in stages)
 

@@ -26,6 +26,7 @@ from rspnet_cli.cli.preview import preview
 from rspnet_cli.cli.recipes import recipes
 from rspnet_cli.cli.report import report
 from rspnet_cli.cli.reproduce import reproduce
+from rspnet_cli.cli.search import search
 from rspnet_cli.cli.visualize import visualize
 from rspnet_cli.distributed import is_main
 from rspnet_cli.errors import RspnetError
@@ -50,6 +51,7 @@ app.command("inspect")(inspect)
 app.command("report")(report)
 app.command("preview")(preview)
 app.command("visualize")(visualize)
+app.command("search")(search)
 app.command("import-checkpoint")(import_checkpoint)
 app.command("export-checkpoint")(export_checkpoint)
 app.command("recipes")(recipes)

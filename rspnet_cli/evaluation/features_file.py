@@ -23,15 +23,15 @@ import numpy as np
 import pandas as pd
 
 from rspnet_cli.errors import InputError
+from rspnet_cli.evaluation.open_features import ADVICE, FEATURES, VIDEOS, check_features
 from rspnet_cli.evaluation.videos import LabelledVideos, split_numbers
 from rspnet_cli.files import write_atomic
 from rspnet_cli.tables import FEATURE_VIDEOS
 from rspnet_cli.tensors import check_shape, open_tensors, write_tensors
 from rspnet_cli.videos.seen import num_seen
 
-FEATURES = "features.safetensors"
-VIDEOS = "videos.csv"
-_ADVICE = "make the features anew with `rspnet export-features --force`"
+__all__ = ["FEATURES", "VIDEOS", "FeatureTable", "read_features", "read_videos", "write_features"]
+
 SPLIT_PARTS = ["train", "test", "val", "unused", ""]
 
 
@@ -86,18 +86,16 @@ def read_features(folder: Path, *, with_clips: bool = False) -> FeatureTable:
     videos = read_videos(folder / VIDEOS)
     path = folder / FEATURES
     rows = len(videos)
-    with open_tensors(path, advice=_ADVICE) as view:
-        _, channels = check_shape(path, view, "features", dtype="F32", shape=(rows, None), advice=_ADVICE)
-        clips = check_shape(path, view, "clip_features", dtype="F32", shape=(rows, None, channels), advice=_ADVICE)[1]
-        check_shape(path, view, "clip_times_s", dtype="F64", shape=(rows, clips, 2), advice=_ADVICE)
+    with open_tensors(path, advice=ADVICE) as view:
+        check_features(path, view, rows)
         for name in ("label", "group", "video_index"):
-            check_shape(path, view, name, dtype="I64", shape=(rows,), advice=_ADVICE)
+            check_shape(path, view, name, dtype="I64", shape=(rows,), advice=ADVICE)
         names = ["features", "clip_times_s", "label", "group", "video_index", *(["clip_features"] if with_clips else [])]
         tensors = {name: view.get_tensor(name) for name in names}
         metadata = dict(view.metadata() or {})
     for name in ("features", "clip_times_s", "clip_features"):
         if name in tensors and not np.isfinite(tensors[name]).all():
-            raise InputError(f"{path}: tensor {name!r} holds values that are not finite: {_ADVICE}.")
+            raise InputError(f"{path}: tensor {name!r} holds values that are not finite: {ADVICE}.")
     table = FeatureTable(
         features=tensors["features"],
         clip_features=tensors.get("clip_features"),
@@ -108,7 +106,7 @@ def read_features(folder: Path, *, with_clips: bool = False) -> FeatureTable:
     )
     for name, expected in (("label", table.label), ("group", table.group)):
         if not np.array_equal(tensors[name], expected):
-            raise InputError(f"{path} and {folder / VIDEOS} disagree about the {name} of a video: {_ADVICE}.")
+            raise InputError(f"{path} and {folder / VIDEOS} disagree about the {name} of a video: {ADVICE}.")
     return table
 
 
@@ -119,26 +117,26 @@ def read_videos(path: Path) -> pd.DataFrame:
         text = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False)
     except (OSError, ValueError, UnicodeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} is not a readable table ({reason}): {_ADVICE}.") from error
+        raise InputError(f"{path} is not a readable table ({reason}): {ADVICE}.") from error
     missing = [name for name in FEATURE_VIDEOS.header() if name not in text.columns]
     if missing:
-        raise InputError(f"{path} lacks the column {missing[0]!r}: {_ADVICE}.")
+        raise InputError(f"{path} lacks the column {missing[0]!r}: {ADVICE}.")
     if text.empty:
-        raise InputError(f"{path} lists no videos: {_ADVICE}.")
+        raise InputError(f"{path} lists no videos: {ADVICE}.")
     if (text["id"] == "").any() or text["id"].duplicated().any():
-        raise InputError(f"{path}: the ids of its videos are not all there and different: {_ADVICE}.")
+        raise InputError(f"{path}: the ids of its videos are not all there and different: {ADVICE}.")
     videos = text.copy()
     videos["label"] = _numbers(path, text["label"].where(text["label"] != "", "-1"), "label", np.int64)
     videos["frames"] = _numbers(path, text["frames"], "frames", np.int64)
     videos["fps"] = _numbers(path, text["fps"], "fps", np.float64)
     if not text["seen"].isin(["True", "False", ""]).all():
-        raise InputError(f"{path}: column 'seen' holds something else than True and False: {_ADVICE}.")
+        raise InputError(f"{path}: column 'seen' holds something else than True and False: {ADVICE}.")
     videos["seen"] = text["seen"].map({"True": True, "False": False}).astype("boolean")
     _check_labels(path, videos, text["label"])
     for number in split_numbers(videos):
         unknown = videos.loc[~videos[f"split_{number}"].isin(SPLIT_PARTS), f"split_{number}"]
         if len(unknown):
-            raise InputError(f"{path}: column split_{number} holds {unknown.iloc[0]!r}, none of train, test, val and unused: {_ADVICE}.")
+            raise InputError(f"{path}: column split_{number} holds {unknown.iloc[0]!r}, none of train, test, val and unused: {ADVICE}.")
     return videos
 
 
@@ -146,19 +144,19 @@ def _check_labels(path: Path, videos: pd.DataFrame, words: pd.Series) -> None:
     """Labels are numbers from 0, and one number has one name."""
     label = videos["label"]
     if ((label < 0) & (words != "")).any():
-        raise InputError(f"{path}: column 'label' holds a negative number: {_ADVICE}.")
+        raise InputError(f"{path}: column 'label' holds a negative number: {ADVICE}.")
     if ((label < 0) & (videos["label_name"] != "")).any():
-        raise InputError(f"{path}: a video has a class name and no label: {_ADVICE}.")
+        raise InputError(f"{path}: a video has a class name and no label: {ADVICE}.")
     pairs = videos.loc[label >= 0, ["label", "label_name"]].drop_duplicates()
     if pairs["label"].duplicated().any() or pairs["label_name"].duplicated().any():
-        raise InputError(f"{path}: labels and class names do not belong together one to one: {_ADVICE}.")
+        raise InputError(f"{path}: labels and class names do not belong together one to one: {ADVICE}.")
 
 
 def _numbers(path: Path, words: pd.Series, name: str, kind: type[np.int64] | type[np.float64]) -> np.ndarray:
     try:
         numbers = words.to_numpy(dtype=object).astype(str).astype(kind)
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{path}: column {name!r} holds something else than numbers: {_ADVICE}.") from error
+        raise InputError(f"{path}: column {name!r} holds something else than numbers: {ADVICE}.") from error
     if not np.isfinite(numbers).all():
-        raise InputError(f"{path}: column {name!r} holds a number that is not finite: {_ADVICE}.")
+        raise InputError(f"{path}: column {name!r} holds a number that is not finite: {ADVICE}.")
     return numbers

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -30,71 +31,95 @@ _QUANTISER = 7
 
 @dataclass
 class Clips:
-    """The clips of a report: wanted by id, made at the end for as many as fit. frames: None where there is no extraction at hand."""
+    """The clips of a page: wanted by id or moment, made at the end while they fit. frames: None where there is no extraction at hand."""
 
     frames: FramesTable | None
     styles: dict[str, str] = field(default_factory=dict)
-    """Video id -> the CSS rule of its clip, of the clips that have been made."""
+    """Name (video id, or name of the moment) -> the CSS rule of its clip, of the clips that have been made."""
     faults: list[str] = field(default_factory=list)
     """Why a clip could not be made."""
 
-    def make(self, wanted: Iterable[str], room_bytes: int, report: Reporter) -> None:
-        """Make clips in order, until the next one would not fit into `room_bytes`."""
+    def make(self, wanted: Iterable[str | Moment], room_bytes: int, report: Reporter, *, name: str = "report") -> None:
+        """Make clips in order, until the next one would not fit into `room_bytes`. A video's id alone stands for its middle."""
         if self.frames is None:
             return
-        rows = {name: row for row, name in enumerate(self.frames.ids)}
-        ids = [name for name in dict.fromkeys(wanted) if name in rows]
-        for video_id in report.track(ids, total=len(ids), unit="clips", name="report"):
+        rows = {video_id: row for row, video_id in enumerate(self.frames.ids)}
+        moments = (Moment(item) if isinstance(item, str) else item for item in wanted)
+        known = [moment for moment in dict.fromkeys(moments) if moment.video_id in rows]
+        for moment in report.track(known, total=len(known), unit="clips", name=name):
+            row = rows[moment.video_id]
             try:
-                self.frames.check_file(rows[video_id])
-                with open_store(self.frames.path(rows[video_id])) as video:
-                    rule = css_rule(video_id, *clip_strip(video))
+                self.frames.check_file(row)
+                with open_store(self.frames.path(row)) as video:
+                    rule = css_rule(moment.name, *clip_strip(video, moment.middle_s))
             except InputError as error:
                 self.faults.append(str(error))
                 continue
-            # A line of the style, and the name in the list of clips with its quotes and comma.
-            room_bytes -= len(rule) + 1 + len(clip_class(video_id)) + 3
+            room_bytes -= rule_bytes(moment.name, rule)
             if room_bytes < 0:
                 return
-            self.styles[video_id] = rule
+            self.styles[moment.name] = rule
+
+    def rules(self) -> list[tuple[str, str]]:
+        """(CSS class, rule) of every clip that has been made."""
+        return [(clip_class(name), rule) for name, rule in self.styles.items()]
 
 
-def clip_box(video_id: str, label: str, *, class_: str = "") -> Html:
-    """A place for a video's clip; where there is none it shows nothing but its frame. label: for those who do not see it."""
-    return element("span", class_=f"clip {clip_class(video_id)} {class_}".rstrip(), role="img", aria_label=label)
+class Moment(NamedTuple):
+    """A place in a video to show a clip of. middle_s: in seconds of the source; None: the middle of the video."""
+
+    video_id: str
+    middle_s: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What its clip is called."""
+        return self.video_id if self.middle_s is None else f"{self.video_id}@{self.middle_s:.3f}"
 
 
-def clip_class(video_id: str) -> str:
-    """The CSS class of a video's clip, from ids of letters, digits, `.`, `_` and `-`, and from any other as well."""
-    return "v-" + "".join(character if character.isascii() and character.isalnum() else f"_{ord(character):x}_" for character in video_id)
+def rule_bytes(name: str, rule: str) -> int:
+    """What a clip adds to a page: a line of the style, and its class in the list of clips with quotes and comma."""
+    return len(rule) + 1 + len(clip_class(name)) + 3
 
 
-def css_rule(video_id: str, strip: bytes, width: int, height: int) -> str:
+def clip_box(name: str, label: str, *, class_: str = "") -> Html:
+    """A place for a clip; where there is none it shows nothing but its frame. label: for those who do not see it."""
+    return element("span", class_=f"clip {clip_class(name)} {class_}".rstrip(), role="img", aria_label=label)
+
+
+def clip_class(name: str) -> str:
+    """The CSS class of a clip, from ids of letters, digits, `.`, `_` and `-`, and from any other name as well."""
+    return "v-" + "".join(character if character.isascii() and character.isalnum() else f"_{ord(character):x}_" for character in name)
+
+
+def css_rule(name: str, strip: bytes, width: int, height: int) -> str:
     """The rule that shows a strip of NUM_FRAMES frames of width x height."""
     data = base64.b64encode(strip).decode("ascii")
-    return f".{clip_class(video_id)}{{background-image:url(data:image/jpeg;base64,{data});aspect-ratio:{width}/{height}}}"
+    return f".{clip_class(name)}{{background-image:url(data:image/jpeg;base64,{data});aspect-ratio:{width}/{height}}}"
 
 
-def clip_strip(video: StoredVideo) -> tuple[bytes, int, int]:
+def clip_strip(video: StoredVideo, middle_s: float | None = None) -> tuple[bytes, int, int]:
     """(JPEG of NUM_FRAMES frames side by side, width and height of one frame). Raises InputError where the store is damaged."""
     height = SIDE
     width = min(max(_BLOCK * round(SIDE * video.width / video.height / _BLOCK), 3 * _BLOCK), 12 * _BLOCK)
     strip = np.empty((height, NUM_FRAMES, width, 3), np.uint8)
-    frames = video.read(clip_indices(video))
+    frames = video.read(clip_indices(video, middle_s))
     for place, pixels in enumerate(frames):
         picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(width, height, "rgb24", interpolation=Interpolation.BICUBIC)
         strip[:, place] = picture.to_ndarray()
     return jpeg_bytes(strip.reshape(height, NUM_FRAMES * width, 3), quantiser=_QUANTISER), width, height
 
 
-def clip_indices(video: StoredVideo) -> np.ndarray:
-    """(NUM_FRAMES,) int64: the frames shown from SECONDS in the middle of a video; a shorter one is shown from end to end."""
+def clip_indices(video: StoredVideo, middle_s: float | None = None) -> np.ndarray:
+    """(NUM_FRAMES,) int64: the frames shown from SECONDS around a time (None: the middle); a shorter video is shown from end to end."""
     times = video.times_s - video.times_s[0]
-    start = max(0.0, (times[-1] - SECONDS) / 2)
+    middle = times[-1] / 2 if middle_s is None else middle_s - video.times_s[0]
+    start = max(0.0, min(middle - SECONDS / 2, times[-1] - SECONDS))
     wanted = start + np.arange(NUM_FRAMES) * min(SECONDS, times[-1]) / NUM_FRAMES
     return np.asarray(np.clip(np.searchsorted(times, wanted, side="right") - 1, 0, video.num_frames - 1), np.int64)
 
 
-def captioned(video_id: str, *lines: Child, class_: str = "") -> Html:
-    """A clip with lines below it."""
-    return element("div", clip_box(video_id, video_id), *(element("span", line) for line in lines), class_=f"shot {class_}".rstrip())
+def captioned(clip: str, *lines: Child, label: str | None = None, class_: str = "") -> Html:
+    """A clip, by its name, with lines below it. label: for those who do not see it (None: the name)."""
+    box = clip_box(clip, clip if label is None else label)
+    return element("div", box, *(element("span", line) for line in lines), class_=f"shot {class_}".rstrip())

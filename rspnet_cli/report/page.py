@@ -6,18 +6,27 @@ import base64
 import hashlib
 from collections.abc import Iterable, Sequence
 from importlib import resources
+from pathlib import Path
 
 import rspnet_cli
+from rspnet_cli.errors import InputError
 from rspnet_cli.report.figure import LeftOut, Section
 from rspnet_cli.report.html import Child, Html, data_block, element, join
 
 GENERATOR = "rspnet-cli"
+_HEAD_BYTES = 4096
 
 
 def page(
-    title: str, summary: Child, sections: Sequence[Section], left_out: Sequence[LeftOut], *, clip_rules: Iterable[tuple[str, str]]
+    title: str,
+    summary: Child,
+    sections: Sequence[Section],
+    left_out: Sequence[LeftOut],
+    *,
+    clip_rules: Iterable[tuple[str, str]],
+    command: str,
 ) -> str:
-    """The whole document. clip_rules: (CSS class, rule) of every clip there is."""
+    """The whole document. clip_rules: (CSS class, rule) of every clip there is. command: what made it, such as report."""
     clips = list(clip_rules)
     # A rule that begins anew after the base64 data cannot be ended by it; class names and data are of harmless letters alone.
     style = Html(_file("page.css") + "\n" + "\n".join(rule for _, rule in clips) + "\n")
@@ -26,7 +35,7 @@ def page(
     body = [
         element("header", element("h1", title), summary, element("nav", *contents, aria_label="Contents")),
         element("main", *(_section(part.key, part.title, part.body) for part in sections), _left_out(left_out)),
-        element("footer", element("p", f"Made by rspnet {rspnet_cli.__version__} with `rspnet report`. One file: it loads nothing.")),
+        element("footer", element("p", f"Made by rspnet {rspnet_cli.__version__} with `rspnet {command}`. One file: it loads nothing.")),
         element("div", id="tip", role="status"),
         data_block([name for name, _ in clips], id="clips"),
         element("script", script),
@@ -43,6 +52,19 @@ def page(
     ]
     html = element("html", element("head", *_lines(head)), element("body", *_lines(body)), lang="en")
     return f"<!DOCTYPE html>\n{html}\n"
+
+
+def check_target(target: Path, *, force: bool) -> None:
+    """Raise InputError where a page cannot go: something else than an earlier page is there (and no force), or no file can be."""
+    try:
+        with target.open("rb") as file:
+            if force or f'name="generator" content="{GENERATOR}'.encode() in file.read(_HEAD_BYTES):
+                return
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{target} cannot be written ({error.strerror}): name another file with --out.") from error
+    raise InputError(f"{target} is there and no page of rspnet: move it away, name another file with --out, or add --force.")
 
 
 def _lines(parts: Iterable[Html]) -> list[Html]:

@@ -10,26 +10,26 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from rspnet_cli import distributed
 from rspnet_cli.config import ExportConfig
 from rspnet_cli.devices import default_workers, resolve_device, resolve_precision
 from rspnet_cli.encoder.batch_norm import estimate_statistics
-from rspnet_cli.encoder.encoder import pool_features
 from rspnet_cli.encoder.load import PretrainedEncoder, default_checkpoint, load_encoder
 from rspnet_cli.errors import InputError, RspnetError
-from rspnet_cli.evaluation.features import (
-    ClipInput,
-    UniformClips,
-    describe_videos,
-    load_clips,
-    split_shards,
-    statistics_batches,
-    statistics_clips,
+from rspnet_cli.evaluation.encoding import (
+    autocast,
+    clip_features,
+    clips_of,
+    input_of,
+    read_statistics,
+    video_features,
+    write_statistics,
 )
+from rspnet_cli.evaluation.features import describe_videos, load_clips, split_shards, statistics_batches, statistics_clips
 from rspnet_cli.evaluation.features_file import FEATURES, VIDEOS, FeatureTable, write_features
 from rspnet_cli.evaluation.gallery import Gallery, reference_gallery, resolved_gallery
+from rspnet_cli.evaluation.open_features import STATISTICS
 from rspnet_cli.evaluation.videos import labelled_videos
 from rspnet_cli.files import atomic_path
 from rspnet_cli.manifest import ENCODER_STAGES, Manifest, read_manifest
@@ -39,7 +39,6 @@ from rspnet_cli.tensors import check_shape, open_tensors, write_tensors
 from rspnet_cli.videos.frames import FramesTable, frames_of, read_frames
 from rspnet_cli.videos.seen import seen_videos, trained_videos
 
-_STATISTICS = "batch_norm.safetensors"
 _AGAIN = "start anew with --force"
 _SAMPLING = {
     "consecutive": "consecutive frames, starts evenly spaced from first to last possible; short videos are looped",
@@ -121,8 +120,8 @@ def _describe(
     missing = missing[distributed.rank() :: distributed.world_size()]
     rows = [row for shard in missing for row in shard]
     done = len(table) - len(rows) if distributed.world_size() == 1 else 0
-    clips = _clips_of(encoder, table, config.clips, gallery)
-    forward = partial(_features, encoder, config)
+    clips = clips_of(encoder, table.files, config.clips, gallery)
+    forward = partial(clip_features, encoder, config)
     with closing(load_clips(clips, rows, workers=config.workers or 0, pin_memory=encoder.device.type == "cuda")) as videos:
         tracked = report.track(videos, total=done + len(rows), unit="videos", name="export-features", start=done)
         described = describe_videos(
@@ -130,7 +129,7 @@ def _describe(
             tracked,
             [len(shard) for shard in missing],
             batch_size=config.batch_size,
-            clip_input=_input_of(encoder),
+            clip_input=input_of(encoder),
         )
         for shard, (features, times_s) in zip(missing, described, strict=True):
             finite = np.isfinite(features).all(axis=(1, 2))
@@ -142,21 +141,6 @@ def _describe(
             write_tensors(_shard_path(stage, shard), {"clip_features": features, "clip_times_s": times_s}, {})
         for _ in tracked:  # lets the progress write its last line
             raise AssertionError("more videos than rows")
-
-
-def _features(encoder: PretrainedEncoder, config: ExportConfig, clips: torch.Tensor) -> torch.Tensor:
-    with torch.autocast(encoder.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        return pool_features(encoder.feature_map(clips), config.pool)
-
-
-def _clips_of(encoder: PretrainedEncoder, table: FramesTable, count: int, gallery: Gallery | None = None) -> UniformClips:
-    return UniformClips(
-        table.files, frames=encoder.frames, count=count, frame_rate=encoder.frame_rate, sampling=encoder.sampling, gallery=gallery
-    )
-
-
-def _input_of(encoder: PretrainedEncoder) -> ClipInput:
-    return ClipInput(encoder.size, encoder.antialias, encoder.device)
 
 
 def _shard_path(stage: Stage, shard: range) -> Path:
@@ -181,22 +165,16 @@ def _prepare_batch_norm(config: ExportConfig, stage: Stage, encoder: PretrainedE
     """Estimate batch-norm statistics on clips of the train videos; the number of clips. A resumed run takes what it estimated before."""
     trained, rows = _train_videos(stage, table)
     chosen, count = statistics_clips(rows)
-    path = stage.work / _STATISTICS
-    names = [name for name, _ in encoder.named_buffers() if name.startswith("backbone.")]
+    path = stage.work / STATISTICS
     if distributed.is_main() and not path.exists():
-        clips = _clips_of(encoder, trained, count)
+        clips = clips_of(encoder, trained.files, count)
         with closing(load_clips(clips, chosen.tolist(), workers=config.workers or 0, pin_memory=False)) as videos:
-            batches = statistics_batches(videos, num_clips=count * len(chosen), clip_input=_input_of(encoder))
-            with torch.autocast(encoder.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            batches = statistics_batches(videos, num_clips=count * len(chosen), clip_input=input_of(encoder))
+            with autocast(encoder, config):
                 estimate_statistics(encoder.backbone, batches)
-        write_tensors(path, {name: encoder.get_buffer(name).cpu().numpy() for name in names}, {})
+        write_statistics(path, encoder)
     distributed.barrier()
-    with open_tensors(path, advice=_AGAIN) as view:
-        for name in names:
-            buffer = encoder.get_buffer(name)
-            kind = "I64" if buffer.dtype == torch.int64 else "F32"
-            check_shape(path, view, name, dtype=kind, shape=tuple(buffer.shape), advice=_AGAIN)
-            buffer.copy_(torch.from_numpy(view.get_tensor(name)))
+    read_statistics(path, encoder, advice=_AGAIN)
     what = "untrained encoder (--random-init)" if config.random_init else "encoder"
     report.info(f"export-features: {what}, batch-norm statistics estimated on {count * len(chosen)} clips of {len(chosen)} train videos.")
     return count * len(chosen)
@@ -244,17 +222,17 @@ def _write_results(
     gallery: Gallery | None,
     num_statistics_clips: int,
 ) -> None:
-    clip_features, clip_times_s = _read_shards(config, stage, encoder.channels, len(table))
+    described, clip_times_s = _read_shards(config, stage, encoder.channels, len(table))
     features = FeatureTable(
-        features=clip_features.mean(axis=1, dtype=np.float64).astype(np.float32),
-        clip_features=clip_features,
+        features=video_features(described),
+        clip_features=described,
         clip_times_s=clip_times_s,
         video_index=np.arange(len(table), dtype=np.int64),
         videos=_video_rows(config, stage, table, gallery),
         metadata=_metadata(config, stage, encoder, gallery, num_statistics_clips),
     )
     write_features(stage.work, features)
-    artifacts = [FEATURES, VIDEOS]
+    artifacts = [FEATURES, VIDEOS, *([STATISTICS] if config.reestimate_bn else [])]
     if "npy" in config.also:
         artifacts.append("features.npy")
         with atomic_path(stage.work / artifacts[-1]) as temporary:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from rspnet_cli.config import ExtractConfig
 from rspnet_cli.errors import RspnetError
-from rspnet_cli.files import free_bytes
+from rspnet_cli.files import free_bytes, temporary_folder
 from rspnet_cli.manifest import MANIFEST, UNFINISHED, read_manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.settling import STATE
@@ -78,8 +77,8 @@ def plan_extract(
         report.warn(warning)
     estimate = None
     if table.videos:
-        with tempfile.TemporaryDirectory(prefix="rspnet-probe-") as folder:
-            estimate = probe(table, found.config, root=videos, folder=Path(folder), report=report)
+        with temporary_folder("rspnet-probe-") as folder:
+            estimate = probe(table, found.config, root=videos, folder=folder, report=report)
     return Plan(
         dataset=table.dataset,
         out=plain_text(str(out)),

@@ -15,7 +15,6 @@ from rspnet_cli.devices import resolve_device
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.encoder.moco import MoCo, key_momentum, query_projection
 from rspnet_cli.encoder.registry import check_clip_size
-from rspnet_cli.errors import InputError
 from rspnet_cli.files import write_atomic
 from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.progress import Reporter
@@ -23,7 +22,7 @@ from rspnet_cli.stage import Stage, begin_stage
 from rspnet_cli.tables import METRICS, PRETRAIN_VIDEOS, TIMINGS, csv_bytes
 from rspnet_cli.tensors import write_tensors
 from rspnet_cli.training.checkpoint import Checkpoints, state_arrays
-from rspnet_cli.training.fit import check_batch, check_num_videos, prepare_compiling, resolved_run, warn_of_accumulation, warn_of_looped
+from rspnet_cli.training.fit import check_num_videos, prepare_compiling, resolve, warn_of_accumulation, warn_of_looped
 from rspnet_cli.training.loop import train
 from rspnet_cli.training.objective import Figures
 from rspnet_cli.training.optimiser import build_optimizer
@@ -60,31 +59,6 @@ def pretrain(config: PretrainConfig, *, frames: Path, out: Path, force: bool = F
                 _write_results(stage, config, table, rows, position, queue_filled)
             distributed.barrier()
             return stage.manifest or read_manifest(out, stage="pretrain", verify=False)
-
-
-def resolve(config: PretrainConfig, device: torch.device) -> PretrainConfig:
-    """Replace every `auto` by what it comes to, and trim the queue to whole global batches. Raises InputError.
-
-    Passes over parts of a batch (optim.accumulate) have batch-norm statistics of their own, so moco.bn_splits is at least their number:
-    with it they give the result of one pass.
-    """
-    optim, moco = config.optim, config.moco
-    bn_splits, fewer = max(moco.bn_splits, optim.accumulate), min(moco.bn_splits, optim.accumulate)
-    if bn_splits % fewer:
-        raise InputError(
-            f"moco.bn_splits {moco.bn_splits} and optim.accumulate {optim.accumulate} cut a batch in different places: "
-            "make one a multiple of the other."
-        )
-    because = "moco.bn_splits" if moco.bn_splits >= optim.accumulate else "optim.accumulate"
-    check_batch(optim.batch_size, parts=bn_splits, because=because)
-    queue_size = moco.queue_size - moco.queue_size % optim.batch_size
-    if queue_size == 0:
-        raise InputError(
-            f"moco.queue_size {moco.queue_size} is smaller than the batch ({optim.batch_size}): raise it to a multiple of the batch, "
-            "or lower optim.batch_size."
-        )
-    moco = moco.model_copy(update={"queue_size": queue_size, "bn_splits": bn_splits})
-    return config.model_copy(update={"moco": moco, "run": resolved_run(config.run, device)})
 
 
 def check_fit(config: PretrainConfig, table: FramesTable, rows: np.ndarray, report: Reporter) -> None:

@@ -24,8 +24,7 @@ from rspnet_cli.manifest import read_manifest
 from rspnet_cli.pictures.files import refuse_foreign, show
 from rspnet_cli.pictures.layout import FAINT, Picture, below, beside, fitted, framed, text
 from rspnet_cli.progress import Reporter
-from rspnet_cli.stages.pretrain import resolve
-from rspnet_cli.training.fit import check_num_videos, warn_of_looped
+from rspnet_cli.training.fit import check_num_videos, resolve, warn_of_looped
 from rspnet_cli.training.paired_clips import PairedClips, training_rows
 from rspnet_cli.training.step import play
 from rspnet_cli.videos.frames import FramesTable, read_frames

@@ -15,16 +15,15 @@ from rspnet_cli.files import write_atomic
 from rspnet_cli.manifest import Manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.report import classification, confusion, feature_map, finetuning, lineage, neighbours, retrieval, training
-from rspnet_cli.report.clips import Clips, clip_class
+from rspnet_cli.report.clips import Clips
 from rspnet_cli.report.figure import LeftOut, Section
 from rspnet_cli.report.found import Found, find_stages
 from rspnet_cli.report.html import Html, join, share
-from rspnet_cli.report.page import GENERATOR, page, tiles
+from rspnet_cli.report.page import check_target, page, tiles
 from rspnet_cli.videos.frames import read_frames
 
 REPORT = "report.html"
 MAX_BYTES = 15_000_000
-_HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -59,35 +58,23 @@ def report(
     voice = report or Reporter.silent()
     target = out or work_dir / REPORT
     found = find_stages(work_dir)
-    if not force and not _is_ours(target):
-        raise InputError(f"{target} is there and no report of rspnet: move it away, name another file with --out, or add --force.")
+    check_target(target, force=force)
     parts = _parts(found, seed, voice)
     sections = [part for part in parts if isinstance(part, Section)]
     left_out = [part for part in parts if isinstance(part, LeftOut)]
     clips = _clips(found)
     head = join((_summary(found), lineage.notes(found)))
     title = lineage.title_of(found)
-    bare = page(title, head, sections, left_out, clip_rules=())
+    bare = page(title, head, sections, left_out, clip_rules=(), command="report")
     clips.make([video_id for section in sections for video_id in section.clips], max_bytes - len(bare.encode()), voice)
     for fault in clips.faults[:3]:
         voice.warn(f"A clip is left out: {fault}")
-    whole = page(title, head, sections, left_out, clip_rules=[(clip_class(name), rule) for name, rule in clips.styles.items()])
+    whole = page(title, head, sections, left_out, clip_rules=clips.rules(), command="report")
     write_atomic(target, whole)
     size = len(whole.encode())
     if size > max_bytes:
         voice.warn(f"The report has {size:,} bytes without any clip, more than the {max_bytes:,} it should have at most.")
     return Written(target, size, [part.key for part in sections], {part.title: part.reason for part in left_out}, len(clips.styles))
-
-
-def _is_ours(target: Path) -> bool:
-    """Whether a file may be replaced: it is not there, or a report."""
-    try:
-        with target.open("rb") as file:
-            return f'name="generator" content="{GENERATOR}'.encode() in file.read(_HEAD_BYTES)
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        raise InputError(f"{target} cannot be written ({error.strerror}): name another file with --out.") from error
 
 
 def _parts(found: Found, seed: int, voice: Reporter) -> list[Section | LeftOut]:

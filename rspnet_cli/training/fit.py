@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from rspnet_cli import distributed
-from rspnet_cli.config import RunConfig
+from rspnet_cli.config import PretrainConfig, RunConfig
 from rspnet_cli.config.training import OptimSection
 from rspnet_cli.devices import check_compiler, default_workers, resolve_precision
 from rspnet_cli.errors import InputError
@@ -20,6 +20,31 @@ def resolved_run(run: RunConfig, device: torch.device) -> RunConfig:
     workers = default_workers(device) if run.workers is None else run.workers
     precision, tracker = resolve_precision(run.precision, device), resolved_tracker(run.tracker)
     return run.model_copy(update={"device": device.type, "precision": precision, "workers": workers, "tracker": tracker})
+
+
+def resolve(config: PretrainConfig, device: torch.device) -> PretrainConfig:
+    """Replace every `auto` by what it comes to, and trim the queue to whole global batches. Raises InputError.
+
+    Passes over parts of a batch (optim.accumulate) have batch-norm statistics of their own, so moco.bn_splits is at least their number:
+    with it they give the result of one pass.
+    """
+    optim, moco = config.optim, config.moco
+    bn_splits, fewer = max(moco.bn_splits, optim.accumulate), min(moco.bn_splits, optim.accumulate)
+    if bn_splits % fewer:
+        raise InputError(
+            f"moco.bn_splits {moco.bn_splits} and optim.accumulate {optim.accumulate} cut a batch in different places: "
+            "make one a multiple of the other."
+        )
+    because = "moco.bn_splits" if moco.bn_splits >= optim.accumulate else "optim.accumulate"
+    check_batch(optim.batch_size, parts=bn_splits, because=because)
+    queue_size = moco.queue_size - moco.queue_size % optim.batch_size
+    if queue_size == 0:
+        raise InputError(
+            f"moco.queue_size {moco.queue_size} is smaller than the batch ({optim.batch_size}): raise it to a multiple of the batch, "
+            "or lower optim.batch_size."
+        )
+    moco = moco.model_copy(update={"queue_size": queue_size, "bn_splits": bn_splits})
+    return config.model_copy(update={"moco": moco, "run": resolved_run(config.run, device)})
 
 
 def check_batch(batch_size: int, *, parts: int = 1, because: str = "", smallest: int = 2) -> None:

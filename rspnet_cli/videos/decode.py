@@ -28,6 +28,8 @@ __all__ = ["MAX_PIXELS", "BrokenVideo", "Video", "VideoInfo", "open_video"]
 MAX_PIXELS = 64_000_000
 # Clocks of these formats start anywhere (a recording of a broadcast at 26 h): times count from the start of the file, as players do.
 _FREE_CLOCKS = {"mpeg", "mpegts"}
+# Their index leads to the key frame before any time, and their frames tell their times themselves (mp4, mov, mkv, webm).
+_INDEXED = {"mov", "matroska"}
 DEFAULT_RATE = Fraction(25)
 # Pictures are decoded in another order than they are shown in, at most so far apart (H.264 and HEVC).
 MAX_REORDER = 16
@@ -71,15 +73,20 @@ class Video(AbstractContextManager["Video"]):
         self.path = path
         self.max_pixels = max_pixels
         self.keep_partial = keep_partial
+        self._open()
+
+    def _open(self) -> None:
+        path = self.path
         self.decoded = 0
         self.corrupt_frames = 0
         self.partial = False
+        self._skipped = False
         self._error: str | None = None
         self._packets = 0
         self._failed_at_start = 0
         self._last_packet_corrupt = False
         self._last_corrupt: int | None = None  # number of the last picture that was flagged
-        self._container, self._stream = open_container(path, max_pixels=max_pixels)
+        self._container, self._stream = open_container(path, max_pixels=self.max_pixels)
         try:
             context = self._stream.codec_context
             self._check_size(context.width, context.height)
@@ -122,6 +129,29 @@ class Video(AbstractContextManager["Video"]):
             except UnsupportedColour as error:
                 raise self.unsupported(error) from error
             yield float(ticks * self.time_base), np.ascontiguousarray(rgb_of(picture))
+
+    def skip_to(self, start: Fraction) -> None:
+        """Leave out pictures before a time in seconds, where the file has an index; never one from there on. Before any is taken.
+
+        Minutes of a long recording need not be decoded to reach a part of it. Raises BrokenVideo as opening does.
+        """
+        origin, first = self._origin(), self._first.pts
+        target = int(start / self._source_base) + origin
+        # Times that begin below zero are moved as a whole, by the first of them.
+        if not set(self._container.format.name.split(",")) & _INDEXED or first is None or not origin <= first < target:
+            return
+        self._frames.close()
+        try:
+            self._container.seek(target, stream=self._stream)
+            self._frames = self._decode()
+            found = next(self._frames, None)
+        except av.FFmpegError:
+            found = None
+        if found is None or found.pts is None or found.pts > target:  # no index, or one that lies: from the beginning, then
+            self.close()
+            self._open()
+            return
+        self._first, self._skipped = found, True
 
     def decoded_frames(self) -> Iterator[tuple[int, VideoFrame]]:
         """(time in ticks of `time_base`, frame as decoded) of every picture, times strictly increasing. Raises BrokenVideo.
@@ -230,10 +260,13 @@ class Video(AbstractContextManager["Video"]):
 
     def _problem(self) -> str | None:
         """Why the file is not whole, after its last picture; None if it is."""
-        counts = f"{self.decoded} pictures decode" + ("" if self.declared is None else f" of the {self.declared} it declares")
+        uncounted = self.declared is None or self._skipped
+        counts = f"{self.decoded} pictures decode" + ("" if uncounted else f" of the {self.declared} it declares")
         if self._error is not None:
             return f"is damaged or cut short: {counts}, then an error ({self._error})"
         if self.declared is not None:
+            if self._skipped:
+                return None
             if self._failed_at_start:
                 return f"is damaged at its start: {counts}"
             # Packets, not pictures: a packet may rightly show nothing (mpeg4's "not coded", the start of an open GOP).

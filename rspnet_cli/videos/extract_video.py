@@ -14,7 +14,7 @@ from time import perf_counter
 
 from rspnet_cli.files import is_disk_full
 from rspnet_cli.videos.broken import BrokenVideo
-from rspnet_cli.videos.extraction import Extracted, ExtractionTask, Failed, Outcome
+from rspnet_cli.videos.extraction import Extracted, ExtractionTask, Failed, Outcome, StoredInfo, StoreTask
 from rspnet_cli.videos.frame_files import NoFrames, sha256_of_frames
 from rspnet_cli.videos.store import write_video
 
@@ -23,7 +23,16 @@ def extract_video(task: ExtractionTask) -> Outcome:
     """Hash and decode a source, write its frames. Raises DiskFullError when there is no room for them; all else is an outcome."""
     try:
         source_sha256 = _hash_source(task)
-        info = write_video(
+    except SourceChanged as changed:
+        return Failed(str(changed))
+    info = store_video(task)
+    return info if isinstance(info, Failed) else Extracted(**asdict(info), source_sha256=source_sha256)
+
+
+def store_video(task: StoreTask) -> StoredInfo | Failed:
+    """Decode a source and write its frames, or say why not. Raises DiskFullError."""
+    try:
+        return write_video(
             Path(task.source),
             Path(task.target),
             short_side=task.short_side,
@@ -33,12 +42,10 @@ def extract_video(task: ExtractionTask) -> Outcome:
             max_pixels=task.max_pixels,
             num_frames=task.num_frames,
             frames_fps=task.frames_fps,
+            span=task.span,
         )
     except BrokenVideo as broken:
         return Failed(broken.reason, broken.decoded, broken.declared)
-    except SourceChanged as changed:
-        return Failed(str(changed))
-    return Extracted(**asdict(info), source_sha256=source_sha256)
 
 
 def extract_timed(task: ExtractionTask) -> tuple[Outcome, float]:

@@ -5,26 +5,25 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rspnet_cli.config import DEFAULT_CRF, DEFAULT_FRAMES_FPS, Codec, ExtractConfig
 from rspnet_cli.errors import InputError
 from rspnet_cli.videos.listing import VideoSource, VideoTable
+from rspnet_cli.videos.span import Span
 
 FRAMES_FOLDER = "frames"
 # How the name of a stored video ends; a jpeg store is a folder.
 ENDINGS: dict[Codec, str] = {"h264": ".mp4", "jpeg": "", "raw": ".safetensors"}
 
 
-@dataclass(frozen=True, slots=True)
-class ExtractionTask:
-    """What a worker needs to extract one video."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreTask:
+    """What a worker needs to store the frames of one video."""
 
     id: str
     source: str
     target: str
-    bytes: int
-    mtime_ns: int
-    """Size and time of the source as it was found."""
     num_frames: int | None
     """The source is a folder of so many frames; None: a video file."""
     frames_fps: float | None
@@ -34,6 +33,17 @@ class ExtractionTask:
     crf: int | None
     keep_partial: bool
     max_pixels: int
+    span: Span | None = None
+    """The part to store; None: all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractionTask(StoreTask):
+    """What a worker needs to extract one video of a folder."""
+
+    bytes: int
+    mtime_ns: int
+    """Size and time of the source as it was found."""
 
 
 def resolved(config: ExtractConfig, table: VideoTable) -> ExtractConfig:
@@ -54,13 +64,13 @@ def extraction_task(video: VideoSource, config: ExtractConfig, *, root: Path, fo
         bytes=video.bytes,
         mtime_ns=video.mtime_ns,
         num_frames=video.num_frames,
-        frames_fps=config.frames_fps,
-        short_side=config.short_side,
-        codec=config.codec,
-        crf=config.crf,
-        keep_partial=config.keep_partial,
-        max_pixels=config.max_pixels,
+        **store_settings(config),
     )
+
+
+def store_settings(config: ExtractConfig) -> dict[str, Any]:
+    """The fields of a StoreTask that resolved settings decide."""
+    return {name: getattr(config, name) for name in ("frames_fps", "short_side", "codec", "crf", "keep_partial", "max_pixels")}
 
 
 def stored_name(video_id: str, codec: Codec) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from rspnet_cli.errors import InputError
 from rspnet_cli.manifest import Artifact, Manifest, artifact_fault
 from rspnet_cli.tables import VIDEOS, read_table
+
+if TYPE_CHECKING:
+    import pandas as pd  # half a second to import: a search reads no table with it
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ are at most `short_side` pixels on the shorter side, upright, in square pixels, 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 from av.video.frame import VideoFrame
@@ -21,6 +22,7 @@ from rspnet_cli.videos.h264_store import H264Video, write_h264
 from rspnet_cli.videos.jpeg_store import JpegVideo, write_jpeg
 from rspnet_cli.videos.picture import PictureFormat, UnsupportedColour, stored_size, to_picture
 from rspnet_cli.videos.raw_store import RawVideo, write_raw
+from rspnet_cli.videos.span import Span, time_text
 from rspnet_cli.videos.stored import StoredVideo
 from rspnet_cli.videos.timestamps import average_rate
 
@@ -42,12 +44,14 @@ def write_video(
     max_pixels: int = MAX_PIXELS,
     num_frames: int | None = None,
     frames_fps: float | None = None,
+    span: Span | None = None,
 ) -> StoredInfo:
     """Decode a foreign video and write its frame store at `target`, named with the codec's ending (`ENDINGS`), whole or not at all.
 
-    crf: quality of h264 (None: 20). num_frames: the source is a folder of so many frames, frames_fps (None: 25) a second. The same source
-    gives the same bytes, in any process. Raises BrokenVideo for the source's faults, DiskFullError where there is no room for the target,
-    InputError for settings that contradict each other.
+    crf: quality of h264 (None: 20). num_frames: the source is a folder of so many frames, frames_fps (None: 25) a second. span: store that
+    part alone, with its times in the whole; what lies behind it is not looked at. The same source gives the same bytes, in any process.
+    Raises BrokenVideo for the source's faults, DiskFullError where there is no room for the target, InputError for settings that
+    contradict each other.
     """
     if codec != "h264" and crf is not None:
         raise InputError(f"crf is the quality of the h264 store and means nothing for {codec}: leave it out.")
@@ -55,7 +59,8 @@ def write_video(
         width, height = size = stored_size(video.info.width, video.info.height, short_side)
         if max(size) > MAX_SIDE:
             raise BrokenVideo(source, f"has pictures too elongated to store ({width:,} x {height:,} after resizing)")
-        pictures = _pictures(video, size, _KINDS[codec])
+        kind = _KINDS[codec]
+        pictures = _pictures(video, size, kind) if span is None else _pictures_of_part(video, size, kind, span)
         if codec == "h264":
             times = write_h264(
                 pictures, target, size=size, time_base=video.time_base, rate=video.rate, crf=DEFAULT_CRF if crf is None else crf
@@ -100,10 +105,34 @@ def _pictures(video: Video | FrameFolder, size: tuple[int, int], kind: PictureFo
     """(ticks, upright picture of the stored size) of every frame. There is at least one, or BrokenVideo."""
     num_pictures = 0
     for ticks, frame in video.decoded_frames():
-        try:
-            yield ticks, to_picture(frame, size, video.orientation, kind)
-        except UnsupportedColour as error:
-            raise video.unsupported(error) from error
+        yield ticks, _picture(video, frame, size, kind)
         num_pictures += 1
     if not num_pictures:
         raise BrokenVideo(video.path, "has no undamaged picture", video.decoded, video.declared)
+
+
+def _pictures_of_part(
+    video: Video | FrameFolder, size: tuple[int, int], kind: PictureFormat, span: Span
+) -> Iterator[tuple[int, VideoFrame]]:
+    """The same of the frames of a part."""
+    if isinstance(video, Video):
+        video.skip_to(span.start)
+    num_pictures, time, end = 0, Fraction(0), ""
+    for ticks, frame in video.decoded_frames():
+        time = ticks * video.time_base
+        if span.end is not None and time >= span.end:
+            break
+        if time >= span.start:
+            yield ticks, _picture(video, frame, size, kind)
+            num_pictures += 1
+    else:
+        end = f": its last one is at {time_text(time)}"
+    if not num_pictures:
+        raise BrokenVideo(video.path, f"has no picture in {span}{end}", video.decoded, video.declared)
+
+
+def _picture(video: Video | FrameFolder, frame: VideoFrame, size: tuple[int, int], kind: PictureFormat) -> VideoFrame:
+    try:
+        return to_picture(frame, size, video.orientation, kind)
+    except UnsupportedColour as error:
+        raise video.unsupported(error) from error

@@ -21,7 +21,7 @@ from tests.processes import ROOT
 
 COMMANDS = [
     *("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "inspect"),
-    *("preview", "visualize", "import-checkpoint", "export-checkpoint", "recipes", "reproduce"),
+    *("preview", "visualize", "search", "import-checkpoint", "export-checkpoint", "recipes", "reproduce"),
 ]
 # design.md: the flags that scripts rely on.
 SHARED = "--work-dir --out --force --json --quiet"
@@ -40,6 +40,7 @@ FLAGS = {
     "visualize": "--videos --frames --clips --size --checkpoint --count --seed --device",
     "import-checkpoint": "--set --classes",
     "export-checkpoint": "--checkpoint",
+    "search": "--features --topk --html --device --workers",
 }
 
 
@@ -171,6 +172,11 @@ USAGE_ERRORS = [
     ["visualize", "--checkpoint", "newest"],
     ["visualize", "--videos", "a", "--count", "2"],
     ["visualize", "--videos"],
+    ["search"],
+    ["search", "a.mp4", "--topk", "0"],
+    ["search", "a.mp4", "--topk", "5", "10"],
+    ["search", "a.mp4", "--out", "page.html"],
+    ["search", "a.mp4", "--force"],
     ["import-checkpoint"],
     ["import-checkpoint", "a.pth.tar", "--set", "clip.frames=0"],
     ["import-checkpoint", "a.pth.tar", "--set", "clip.frame=8"],

@@ -9,10 +9,13 @@ import av
 import numpy as np
 import pytest
 
-from rspnet_cli.report.clips import NUM_FRAMES, clip_class, clip_indices, clip_strip, css_rule
+from rspnet_cli.progress import Reporter
+from rspnet_cli.report.clips import NUM_FRAMES, Clips, Moment, clip_class, clip_indices, clip_strip, css_rule, rule_bytes
 from rspnet_cli.videos.extraction import ENDINGS
+from rspnet_cli.videos.frames import read_frames
 from rspnet_cli.videos.store import Codec, open_store, write_video
-from tests.encode import make_video, read_number
+from tests.encode import encode, make_video, numbered_frames, read_number
+from tests.extracted import make_extract
 
 
 def decoded(strip: bytes) -> np.ndarray:
@@ -54,6 +57,32 @@ def test_the_frames_are_those_of_the_middle_or_of_all_of_a_short_video(tmp_path:
     assert chosen["short"] == sorted(chosen["short"])
     assert set(chosen["short"]) >= set(range(9))
     assert chosen["one"] == [0] * NUM_FRAMES
+
+
+def test_the_frames_are_those_around_a_moment_and_within_the_video(tmp_path: Path) -> None:
+    times = [3 + frame / 25 for frame in range(100)]  # seconds of a source that begins late, as a part of a video does
+    encode(tmp_path / "source.mp4", numbered_frames(100, 64, 48), times_s=times)
+    write_video(tmp_path / "source.mp4", tmp_path / "stored.mp4", short_side=48)
+    with open_store(tmp_path / "stored.mp4") as video:
+        shown = {middle_s: video.times_s[clip_indices(video, middle_s)] for middle_s in (3.0, 4.2, 6.9)}
+    assert shown[4.2][0] == pytest.approx(3.4, abs=0.05)
+    assert shown[4.2][-1] == pytest.approx(4.9, abs=0.05)
+    assert shown[3.0][0] == pytest.approx(3.0)
+    assert shown[6.9][-1] == pytest.approx(times[-1] - 0.1, abs=0.05)
+
+
+def test_moments_of_a_video_are_clips_of_their_own(tmp_path: Path) -> None:
+    frames = read_frames(make_extract(tmp_path / "extract", num_frames=(60, 20)))
+    clips = Clips(frames)
+    wanted = ["v000", Moment("v000", 0.2), Moment("v000", 2.2), Moment("v000", 0.2), Moment("v001", 0.2), Moment("elsewhere", 1.0)]
+    clips.make(wanted, 10**6, Reporter.silent())
+    assert list(clips.styles) == ["v000", "v000@0.200", "v000@2.200", "v001@0.200"]
+    assert len({rule.partition("{")[2] for rule in clips.styles.values()}) == 4
+    assert [name for name, _ in clips.rules()] == [clip_class(name) for name in clips.styles]
+    room = sum(rule_bytes(name, rule) for name, rule in list(clips.styles.items())[:2])
+    few = Clips(frames)
+    few.make(wanted, room, Reporter.silent())
+    assert list(few.styles) == ["v000", "v000@0.200"]
 
 
 def test_any_id_gives_a_class_of_its_own_that_css_can_name() -> None:

@@ -14,7 +14,7 @@ from rspnet_cli.recipes import recipe_names
 from rspnet_cli.report.commands import command_of, nearest_recipe, running_command
 from rspnet_cli.settings import finetune_settings, pretrain_settings, validated
 from rspnet_cli.stage import begin_stage
-from rspnet_cli.stages.pretrain import resolve
+from rspnet_cli.training.fit import resolve
 from tests.evaluation.tables import make_export, make_table
 from tests.extracted import make_extract
 from tests.pretrained import make_pretrain

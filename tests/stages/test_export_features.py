@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.numpy import load_file
 
 from rspnet_cli import load_encoder
 from rspnet_cli.cli.main import main
@@ -304,6 +305,7 @@ def test_the_untrained_encoder_is_the_initial_one_with_its_own_batch_norm(run: R
     # 4 train videos, 16 clips of each: 64 clips in two batches.
     assert "untrained encoder (--random-init), batch-norm statistics estimated on 64 clips of 4 train videos" in "\n".join(notes.lines)
     assert manifest.config["random_init"] is manifest.config["reestimate_bn"] is True
+    assert {artifact.path for artifact in manifest.artifacts} == {"batch_norm.safetensors", "features.safetensors", "videos.csv"}
     table = read_features(manifest.folder)
     assert table.metadata["checkpoint"] == "initial (untrained)"
     assert table.metadata["batch_norm"] == "estimated on 64 train clips"
@@ -325,6 +327,10 @@ def test_the_untrained_encoder_is_the_initial_one_with_its_own_batch_norm(run: R
         for batch in (clips[:32], clips[32:]):
             encoder(torch.stack(batch))
     encoder.eval()
+    kept = load_file(manifest.folder / "batch_norm.safetensors")
+    assert kept.keys() == {name for name, _ in encoder.named_buffers() if name.startswith("backbone.")}
+    for name, value in kept.items():
+        np.testing.assert_allclose(value, encoder.get_buffer(name).numpy(), rtol=1e-4, atol=1e-6)
     with open_store(run.extract.folder / "frames" / "v004.mp4") as video:
         ends = [torch.from_numpy(video.read(start + np.arange(4))).permute(3, 0, 1, 2) for start in (0, 13, 26)]
     with torch.no_grad():

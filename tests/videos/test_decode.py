@@ -149,6 +149,45 @@ def test_an_avi_may_repeat_a_picture_without_holding_it_twice(tmp_path: Path) ->
     assert times_s == pytest.approx([i / 25 for i in [*range(6), *range(9, 23)]])
 
 
+def shown(path: Path, start: Fraction) -> tuple[list[tuple[float, int]], int]:
+    """(time, number) of the pictures from `start` on, and how many had to be decoded."""
+    with open_video(path) as video:
+        video.skip_to(start)
+        pictures = [(time_s, read_number(frame)) for time_s, frame in video.frames() if time_s >= start]
+        return pictures, video.decoded
+
+
+@pytest.mark.parametrize("codec", list(CODECS))
+def test_skipping_loses_no_picture_and_no_time(tmp_path: Path, codec: str) -> None:
+    path = make_video(tmp_path / f"a{CODECS[codec].suffix}", 60, codec)
+    times_s, numbers = decode_all(path)
+    whole = list(zip(times_s, numbers, strict=True))
+    for start in (Fraction(0), Fraction(1, 25), Fraction(12, 25), Fraction("0.99"), Fraction(31, 25), Fraction(59, 25), Fraction(100)):
+        pictures, _ = shown(path, start)
+        assert pictures == [picture for picture in whole if picture[0] >= start], start
+    indexed = CODECS[codec].suffix in (".mp4", ".mkv", ".webm")
+    # Key frames are 12 apart: with an index not more than the group in front and what the encoder kept back need be decoded.
+    assert (shown(path, Fraction(50, 25))[1] < 30) == indexed, "an index saves decoding"
+
+
+def test_skipping_does_not_trust_an_index(tmp_path: Path) -> None:
+    """A file that is written while it is watched has none, one that was cut has one that leads beyond its end."""
+    path = make_video(tmp_path / "live.mkv", 60, "h264-mkv", container_options={"live": "1"})
+    assert [number for _, number in shown(path, Fraction(2))[0]] == list(range(50, 60))
+    whole = encode(tmp_path / "whole.mp4", noise(60), "h264", container_options={"movflags": "faststart"})
+    cut = truncated(whole, tmp_path / "cut.mp4", 0.5)
+    with pytest.raises(BrokenVideo, match="cut short"):
+        shown(cut, Fraction(2))
+
+
+def test_a_video_that_starts_below_zero_keeps_its_times_when_skipping(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "a.mkv", 60, "h264-mkv", options={"x264-params": "bframes=0:keyint=12:scenecut=0:threads=1"})
+    path = remux(source, tmp_path / "b.mkv", lambda i: (i - 5) * 40, {"avoid_negative_ts": "disabled"})
+    times_s, numbers = decode_all(path)
+    whole = list(zip(times_s, numbers, strict=True))
+    assert shown(path, Fraction(1))[0] == [picture for picture in whole if picture[0] >= 1]
+
+
 # Broken ---------------------------------------------------------------------------------------------------------------
 
 

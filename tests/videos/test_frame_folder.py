@@ -1,6 +1,7 @@
 """Folders of frames as sources: every frame once, in order, at the stated rate; and hostile folders refused with a reason."""
 
 import os
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rspnet_cli.stages.extract import extract
 from rspnet_cli.tables import FAILURES, VIDEOS, read_table
 from rspnet_cli.videos.broken import BrokenVideo
 from rspnet_cli.videos.frame_files import NoFrames, frame_files, sha256_of_frames
+from rspnet_cli.videos.span import Span
 from rspnet_cli.videos.store import StoredInfo, open_store, write_video
 from tests.encode import grey, make_frames, make_video, numbered_frame, picture_bytes, read_numbers
 from tests.layouts import write_lists
@@ -25,6 +27,13 @@ from tests.sentences import refused
 def stored(folder: Path, num_frames: int = 10, **how: Any) -> tuple[Path, StoredInfo]:
     target = folder.with_name("store.mp4")
     return target, write_video(folder, target, **({"short_side": 32, "num_frames": num_frames} | how))
+
+
+def test_a_part_of_a_folder_is_cut_by_its_rate(tmp_path: Path) -> None:
+    target, info = stored(make_frames(tmp_path / "frames", 20), 20, frames_fps=10, span=Span(Fraction(1), Fraction("1.5")))
+    with open_store(target) as video:
+        assert read_numbers(video.read(range(info.frames))) == list(range(10, 15))
+        assert video.times_s.tolist() == pytest.approx([1.0, 1.1, 1.2, 1.3, 1.4])
 
 
 # Which files are frames

@@ -20,6 +20,7 @@ from rspnet_cli.files import sha256_of, sha256_of_folder
 from rspnet_cli.videos import h264_store, jpeg_store, raw_store
 from rspnet_cli.videos.decode import BrokenVideo, open_video
 from rspnet_cli.videos.extraction import ENDINGS
+from rspnet_cli.videos.span import Span
 from rspnet_cli.videos.store import Codec, StoredInfo, open_store, write_video
 from tests.encode import CODECS, encode, make_video, numbered_frame, numbered_frames, read_numbers, truncated
 
@@ -27,7 +28,7 @@ SOURCES = ["h264", "h264-open-gop", "mpeg4", "vp9", "hevc", "hevc-open-gop", "mj
 STORES: list[Codec] = ["h264", "jpeg", "raw"]
 
 
-def store(source: Path, codec: Codec = "h264", **how: int | bool) -> tuple[Path, StoredInfo]:
+def store(source: Path, codec: Codec = "h264", **how: int | bool | Span) -> tuple[Path, StoredInfo]:
     target = source.with_name(f"store{ENDINGS[codec]}")
     return target, write_video(source, target, codec=codec, **({"short_side": 48} | how))  # type: ignore[arg-type]
 
@@ -37,6 +38,50 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> dict[Codec, Path]:
     """70 numbered frames in both stores: more than four groups of pictures."""
     source = make_video(tmp_path_factory.mktemp("stored") / "a.mp4", 70)
     return {codec: store(source, codec)[0] for codec in STORES}
+
+
+# Parts ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", STORES)
+@pytest.mark.parametrize("source", ["h264", "mpeg4", "vp9"])
+def test_a_part_has_its_frames_alone_at_their_times_in_the_whole(tmp_path: Path, source: str, codec: Codec) -> None:
+    path = make_video(tmp_path / f"a{CODECS[source].suffix}", 60, source)
+    with open_video(path) as video:
+        whole = [time_s for time_s, _ in video.frames()]
+    for start, end, count in ((Fraction("0.52"), Fraction("1.6"), 27), (Fraction(2), None, 10)):
+        target, info = store(path, codec, span=Span(start, end))
+        within = [frame for frame, time_s in enumerate(whole) if start - Fraction(1, 1000) <= time_s < (end or 3)]
+        with open_store(target) as part:
+            assert read_numbers(part.read(range(part.num_frames))) == within
+            assert part.times_s.tolist() == [whole[frame] for frame in within]
+        assert (info.frames, info.fps) == (pytest.approx(count, abs=1), pytest.approx(25))
+
+
+def test_a_part_far_into_a_recording_is_exact(tmp_path: Path) -> None:
+    times = [Fraction(frame, 25) + (3600 if frame >= 30 else 0) for frame in range(60)]
+    path = encode(tmp_path / "a.mp4", numbered_frames(60, 64, 48), times_s=times)
+    target, _ = store(path, span=Span(Fraction(3602), Fraction("3602.2")))
+    with open_store(target) as part:
+        assert read_numbers(part.read(range(5))) == list(range(50, 55))
+        assert part.times_s.tolist() == pytest.approx([float(time) for time in times[50:55]], abs=1e-9)
+
+
+def test_a_part_without_a_picture_is_told_with_the_end_of_the_video(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "a.mp4", 25)
+    with pytest.raises(BrokenVideo, match=r"has no picture in 00:02.00-00:03.00: its last one is at 00:00.96"):
+        store(path, span=Span(Fraction(2), Fraction(3)))
+    with pytest.raises(BrokenVideo, match=r"has no picture in 00:00.01-00:00.02\.$"):
+        store(path, span=Span(Fraction("0.01"), Fraction("0.02")))
+    assert [item.name for item in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_damage_behind_a_part_is_not_looked_at(tmp_path: Path) -> None:
+    whole = encode(tmp_path / "whole.mp4", numbered_frames(60, 64, 48), container_options={"movflags": "faststart"})
+    cut = truncated(whole, tmp_path / "cut.mp4", 0.7)
+    with pytest.raises(BrokenVideo, match="cut short"):
+        store(cut)
+    assert store(cut, span=Span(Fraction(0), Fraction("0.4")))[1].frames == 10
 
 
 # What goes in comes out -----------------------------------------------------------------------------------------------
