@@ -17,7 +17,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -28,11 +28,12 @@ from typing import Any
 import rspnet_cli
 from rspnet_cli import distributed
 from rspnet_cli.errors import InputError, RspnetError
-from rspnet_cli.files import disk_full, is_disk_full, sha256_of, write_atomic
+from rspnet_cli.file_index import Entry
+from rspnet_cli.files import disk_full, is_disk_full, write_atomic
 from rspnet_cli.locks import hold_lock
-from rspnet_cli.manifest import MANIFEST, SCHEMA_VERSION, UNFINISHED, Artifact, InputRef, Manifest, read_manifest
+from rspnet_cli.manifest import MANIFEST, SCHEMA_VERSION, UNFINISHED, InputRef, Manifest, read_manifest
 from rspnet_cli.progress import Reporter
-from rspnet_cli.settling import STATE, discard, files_of_result, is_settled, refuse_to_overwrite, settle
+from rspnet_cli.settling import STATE, discard, files_of_result, is_settled, listed_artifact, refuse_to_overwrite, settle, write_index_of
 
 
 @dataclass
@@ -67,23 +68,24 @@ class Stage:
         *,
         results: dict[str, Any],
         artifacts: Sequence[str] = (),
-        hashed: Mapping[str, tuple[int, str]] | None = None,
+        indexed: tuple[str, Iterable[Entry]] | None = None,
         logs: Sequence[str] = (),
         classes_sha256: str | None = None,
         environment: Mapping[str, Any] | None = None,
     ) -> Manifest:
         """Make the stage's result whole: hash, write the manifest, move everything to its place.
 
-        artifacts: paths below `work` to hash and list. hashed: path -> (bytes, sha256) of artifacts whose hash is known already; a folder
-        that counts as one artifact ends with a slash. logs: files to keep that are no artifacts (timings). Whatever else lies in
-        `work` was needed only for resuming and is deleted. environment: more facts of this run beside the usual ones. Raises InputError
-        where a file must go that is there and not ours; nothing of the run is lost by it.
+        artifacts: paths below `work` to hash and list. indexed: a folder of `work` ("frames/") and all artifacts in it, many, sorted by
+        path, with hashes that are known already: they go into an index. logs: files to keep that are no artifacts (timings). Whatever
+        else lies in `work` was needed only for resuming and is deleted. environment: more facts of this run beside the usual ones.
+        Raises InputError where a file must go that is there and not ours, RspnetError where an indexed one is missing; nothing of the run
+        is lost by either.
         """
-        listed = [Artifact(path=path, bytes=size, sha256=digest) for path, (size, digest) in (hashed or {}).items()]
-        for path in artifacts:
-            listed.append(Artifact(path=path, bytes=(self.work / path).stat().st_size, sha256=sha256_of(self.work / path)))
+        listed = [listed_artifact(self.work, path) for path in artifacts]
+        if indexed is not None:
+            listed.append(write_index_of(self.work, *indexed))
         kept = [log for log in logs if (self.work / log).exists()]
-        refuse_to_overwrite(self.folder, self.name, [*(artifact.path.rstrip("/") for artifact in listed), *kept])
+        refuse_to_overwrite(self.folder, self.name, self.work, listed, kept)
         facts = describe_environment() | {
             "seconds": round(time.perf_counter() - self.started, 3),
             "resumed": self.resumed,
@@ -223,6 +225,14 @@ def _input_refs(inputs: Mapping[str, Manifest], folder: Path) -> list[InputRef]:
         InputRef(stage=manifest.stage, path=Path(os.path.relpath(manifest.path, folder.absolute())).as_posix(), digest=manifest.digest)
         for manifest in inputs.values()
     ]
+
+
+def find_finished(name: str, config: dict[str, Any], *, inputs: Mapping[str, Manifest], out: Path) -> Manifest | None:
+    """The finished result of a stage in a folder, if it is of this config and these inputs; None if there is none.
+
+    Raises InputError if it is of others.
+    """
+    return _finished(Stage(name=name, config=json.loads(json.dumps(config)), inputs=dict(inputs), folder=out))
 
 
 def _finished(stage: Stage) -> Manifest | None:

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from rspnet_cli.errors import InputError
-from rspnet_cli.manifest import Artifact, Manifest, check_artifact
-from rspnet_cli.tables import VIDEOS, read_table
+from rspnet_cli.file_index import INDEX, Entry
+from rspnet_cli.manifest import Manifest, check_artifact, checked_artifact
+from rspnet_cli.tables import FILES, VIDEOS, read_table
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class FramesTable:
     files: np.ndarray
     """(V,) object: frame file or folder relative to the extraction's folder."""
     hashes: np.ndarray
-    """(V,) S64: sha256 of each frame file, from the manifest."""
+    """(V,) S64: sha256 of each frame file, from the index."""
     sizes: np.ndarray
-    """(V,) int64: bytes of each frame file, from the manifest."""
+    """(V,) int64: bytes of each frame file, from the index."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -59,9 +60,8 @@ class FramesTable:
 
     def check_file(self, row: int) -> None:
         """Hash a frame file before its first use. Raises InputError when it is not the file that was extracted."""
-        path = str(self.files[row])
-        artifact = Artifact(path=path, bytes=int(self.sizes[row]), sha256=self.hashes[row].decode())
-        check_artifact(self.manifest, artifact, hashed=True)
+        entry = Entry(str(self.files[row]), int(self.sizes[row]), self.hashes[row].decode())
+        check_artifact(self.manifest, entry, hashed=True)
 
     def rows_of_split(self, split: str, part: str) -> np.ndarray:
         """(n,) int64: rows whose split_<split> is `part` ("train" or "test"). Raises InputError when there is no such split."""
@@ -78,21 +78,30 @@ def read_frames(manifest: Manifest) -> FramesTable:
     rows = read_table(path, VIDEOS)
     frames = rows["frames"].fillna(0).to_numpy(np.int64)
     fps = rows["fps"].to_numpy(np.float64)
-    files = rows["frames_file"].to_numpy(object)
-    listed = {artifact.path.rstrip("/"): artifact for artifact in manifest.artifacts}
-    found = [listed.get(str(file).rstrip("/")) for file in files]
-    if not len(rows) or frames.min() < 1 or not np.isfinite(fps).all() or fps.min() <= 0 or None in found:
+    listed = _listed_files(manifest)
+    places = pd.Index(listed["path"].str.rstrip("/")).get_indexer(pd.Index(rows["frames_file"].str.rstrip("/")))
+    if not len(rows) or frames.min() < 1 or not np.isfinite(fps).all() or fps.min() <= 0 or places.min() < 0:
         raise InputError(f"{path} has rows without frames, rate or frame file: make it anew with `rspnet extract --force`.")
-    known = [artifact for artifact in found if artifact is not None]
     return FramesTable(
         manifest=manifest,
         rows=rows,
         frames=frames,
         fps=fps,
-        files=np.array([artifact.path for artifact in known], dtype=object),
-        hashes=np.array([artifact.sha256.encode() for artifact in known], dtype="S64"),
-        sizes=np.array([artifact.bytes for artifact in known], dtype=np.int64),
+        files=listed["path"].to_numpy(object)[places],
+        hashes=listed["sha256"].to_numpy("S64")[places],
+        sizes=listed["bytes"].to_numpy(np.int64)[places],
     )
+
+
+def _listed_files(manifest: Manifest) -> pd.DataFrame:
+    """path, bytes and sha256 of every frame file: of the index, or of a manifest of schema 1. Raises InputError."""
+    if manifest.listed is not None:
+        path = checked_artifact(manifest, INDEX)
+        listed = read_table(path, FILES)
+        if not listed["sha256"].str.fullmatch("[0-9a-f]{64}").all() or listed["bytes"].isna().any():
+            raise InputError(f"{path} has rows without size or hash: make it anew with `rspnet extract --force`.")
+        return listed
+    return pd.DataFrame([(item.path, item.bytes, item.sha256) for item in manifest.artifacts], columns=FILES.header())
 
 
 def frames_of(encoder: Manifest, default: Path | None) -> Path:

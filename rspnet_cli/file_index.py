@@ -1,0 +1,132 @@
+"""The index of a stage with many files: a line with size and hash for each, in one file whose own hash stands in the manifest.
+
+A set of ten million videos has as many files of frames. In the manifest they would be gigabytes of JSON, to be parsed by every later
+stage before its first line of work; an index is hashed in seconds and read line by line, or at a few places.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from rspnet_cli.errors import InputError
+from rspnet_cli.files import atomic_path
+
+INDEX = "files.csv"
+HEADER = "path,bytes,sha256\n"
+_LINE = re.compile(rb'([^,"\n]+),([0-9]{1,18}),([0-9a-f]{64})\n')
+# No path is longer than what a file system takes; a longer line is none of ours.
+_MAX_LINE_BYTES = 8192
+
+
+class Entry(NamedTuple):
+    """A file of a stage, or a folder that counts as one (`path` then ends with a slash)."""
+
+    path: str
+    """Relative to the stage's folder, with forward slashes; without commas, quotes and line ends, as ids are."""
+    bytes: int
+    sha256: str
+
+
+def write_index(path: Path, entries: Iterable[Entry]) -> tuple[int, int]:
+    """Write an index atomically; how many files it lists, and their bytes.
+
+    entries: sorted by path, each path once. Raises DiskFullError.
+    """
+    files = size = 0
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(HEADER)
+        before = ""
+        for entry in entries:
+            assert before < entry.path, f"{entry.path} comes twice or not in its order"
+            assert not set(',"\n') & set(entry.path), f"{entry.path} cannot stand in an index"
+            file.write(f"{entry.path},{entry.bytes},{entry.sha256}\n")
+            before, files, size = entry.path, files + 1, size + entry.bytes
+    return files, size
+
+
+def read_index(path: Path) -> Iterator[Entry]:
+    """The lines of an index, one by one. Raises InputError where it is none: lines of another kind, out of order, or twice."""
+    try:
+        with path.open("rb") as file:
+            if file.readline(_MAX_LINE_BYTES) != HEADER.encode():
+                raise _no_index(path, 1)
+            before = ""
+            for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_BYTES), b""), start=2):
+                entry = _parsed(line)
+                if entry is None or entry.path <= before:
+                    raise _no_index(path, number)
+                before = entry.path
+                yield entry
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): restore it, or run its stage again with --force.") from error
+
+
+def sample_index(path: Path, count: int) -> Iterator[Entry]:
+    """About `count` lines, evenly spaced over the file: what lies between them is not read. Raises InputError."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            for number in range(count):
+                file.seek(len(HEADER) - 1 + number * (size - len(HEADER)) // count)
+                file.readline(_MAX_LINE_BYTES)  # the rest of the line that this place is in
+                if line := file.readline(_MAX_LINE_BYTES):
+                    entry = _parsed(line)
+                    if entry is None:
+                        raise _no_index(path)
+                    yield entry
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): restore it, or run its stage again with --force.") from error
+
+
+def compare_with_folder(root: Path, folder: str, entries: Iterable[Entry]) -> Iterator[tuple[str, bool]]:
+    """What is in `root/folder` but not in its index, or in the index but not there: (path below root, whether it is in the index).
+
+    folder: ends with a slash; all entries lie below it. Memory stays that of the names in one folder, whatever the number of files.
+    Folders without files are passed over.
+    """
+    listed = iter(entries)
+    entry = next(listed, None)
+    pending = [iter(_names(root, folder))]
+    while pending:
+        path = next(pending[-1], None)
+        if path is None:
+            pending.pop()
+            continue
+        while entry is not None and entry.path < path:
+            yield entry.path, True
+            entry = next(listed, None)
+        if entry is not None and entry.path == path:
+            entry = next(listed, None)
+        elif path.endswith("/"):  # no artifact itself: files may lie in it
+            pending.append(iter(_names(root, path)))
+        else:
+            yield path, False
+    while entry is not None:
+        yield entry.path, True
+        entry = next(listed, None)
+
+
+def _names(root: Path, folder: str) -> list[str]:
+    """What lies in a folder, in the order of an index: folders end with a slash, which counts in their order."""
+    try:
+        with os.scandir(root / folder) as found:
+            return sorted(f"{folder}{item.name}/" if item.is_dir(follow_symlinks=False) else f"{folder}{item.name}" for item in found)
+    except FileNotFoundError:
+        return []
+
+
+def _parsed(line: bytes) -> Entry | None:
+    match = _LINE.fullmatch(line)
+    try:
+        return Entry(match[1].decode(), int(match[2]), match[3].decode()) if match else None
+    except UnicodeDecodeError:
+        return None
+
+
+def _no_index(path: Path, line: int | None = None) -> InputError:
+    where = "" if line is None else f", line {line:,}"
+    return InputError(f"{path} is no index of files (path, bytes, sha256, sorted by path){where}: run its stage again with --force.")
