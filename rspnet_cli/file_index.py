@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rspnet_cli.errors import InputError
-from rspnet_cli.files import atomic_path
+from rspnet_cli.files import atomic_path, read_lines
 
 INDEX = "files.csv"
 HEADER = "path,bytes,sha256\n"
 _LINE = re.compile(rb'([^,"\n]+),([0-9]{1,18}),([0-9a-f]{64})\n')
-# No path is longer than what a file system takes; a longer line is none of ours.
-_MAX_LINE_BYTES = 8192
 
 
 class Entry(NamedTuple):
@@ -51,16 +49,16 @@ def write_index(path: Path, entries: Iterable[Entry]) -> tuple[int, int]:
 def read_index(path: Path) -> Iterator[Entry]:
     """The lines of an index, one by one. Raises InputError where it is none: lines of another kind, out of order, or twice."""
     try:
-        with path.open("rb") as file:
-            if file.readline(_MAX_LINE_BYTES) != HEADER.encode():
-                raise _no_index(path, 1)
-            before = ""
-            for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_BYTES), b""), start=2):
-                entry = _parsed(line)
-                if entry is None or entry.path <= before:
-                    raise _no_index(path, number)
-                before = entry.path
-                yield entry
+        lines = read_lines(path)
+        if next(lines, b"") != HEADER.encode():
+            raise _no_index(path, 1)
+        before = ""
+        for number, line in enumerate(lines, start=2):
+            entry = _parsed(line)
+            if entry is None or entry.path <= before:
+                raise _no_index(path, number)
+            before = entry.path
+            yield entry
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): restore it, or run its stage again with --force.") from error
 
@@ -72,8 +70,8 @@ def sample_index(path: Path, count: int) -> Iterator[Entry]:
             size = os.fstat(file.fileno()).st_size
             for number in range(count):
                 file.seek(len(HEADER) - 1 + number * (size - len(HEADER)) // count)
-                file.readline(_MAX_LINE_BYTES)  # the rest of the line that this place is in
-                if line := file.readline(_MAX_LINE_BYTES):
+                file.readline()  # the rest of the line that this place is in
+                if line := file.readline():
                     entry = _parsed(line)
                     if entry is None:
                         raise _no_index(path)

@@ -63,8 +63,7 @@ def settle(folder: Path) -> bool:
             remove_result(folder, read_manifest(work / _REPLACED, verify=False))
         # Only now may files move: repeated after a kill, the removal would take new files of the same names.
         (work / _REPLACED).unlink()
-    if new.listed is not None:
-        _move_listed(work, folder, new.listed)
+    move_listed(work, folder, new)
     for path in _files_of(new):  # among them the index, which says what had to move before it
         source, target = work / path, folder / path
         if source.exists():
@@ -113,17 +112,19 @@ def move_into(source: Path, target: Path, *, is_whole: Callable[[Path], bool]) -
     source.rmdir()
 
 
-def _move_listed(work: Path, folder: Path, listed: Listed) -> None:
-    """Move all that the index lists: `Stage.finish` has seen to it that nothing else lies there."""
+def move_listed(source: Path, target: Path, manifest: Manifest) -> None:
+    """Move all that the index in `source` lists (nothing else lies in its folder) to `target`. Safe to repeat after a kill."""
+    if manifest.listed is None:
+        return
 
     @cache
     def artifacts() -> set[str]:
-        return {entry.path for entry in read_index(work / INDEX)}
+        return {entry.path for entry in read_index(source / INDEX)}
 
     def is_artifact(path: Path) -> bool:
-        return f"{path.relative_to(work).as_posix()}/" in artifacts()
+        return f"{path.relative_to(source).as_posix()}/" in artifacts()
 
-    move_into(work / listed.folder, folder / listed.folder, is_whole=is_artifact)
+    move_into(source / manifest.listed.folder, target / manifest.listed.folder, is_whole=is_artifact)
 
 
 def files_of_result(folder: Path, stage: str) -> set[str]:
@@ -194,7 +195,7 @@ def remove_result(folder: Path, manifest: Manifest) -> None:
 
     The index goes last: repeated after a kill, it says what is left. Where it cannot be read, what it lists stays.
     """
-    if manifest.listed is not None:
+    if manifest.listed is not None and (folder / manifest.listed.folder).exists():
         with suppress(InputError):
             _remove_files(folder, (entry.path for entry in read_index(folder / INDEX)))
     _remove_files(folder, _files_of(manifest))

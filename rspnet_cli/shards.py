@@ -24,8 +24,8 @@ from rspnet_cli.manifest import MANIFEST, SHARD_MARK, SHARD_SUFFIX, UNFINISHED, 
 from rspnet_cli.settling import STATE
 
 MAX_SHARDS = 100_000
-_OWN = ("shard",)
-"""Settings in which the shards of one run differ."""
+OWN_SETTINGS = ("shard", "listing_sha256")
+"""Settings that shards have beside those of the whole."""
 
 
 @dataclass(frozen=True, order=True)
@@ -114,7 +114,7 @@ def _begun(folder: Path) -> tuple[dict[str, Any], dict[str, str]] | None:
 
 def differences(theirs: Mapping[str, Any], their_inputs: Mapping[str, str], ours: Mapping[str, Any], our_inputs: Mapping[str, str]) -> str:
     """What two shards of one run should share and do not, in words; empty if all is well."""
-    before, now = ({key: value for key, value in flatten(dict(config)).items() if key not in _OWN} for config in (theirs, ours))
+    before, now = ({key: value for key, value in flatten(dict(config)).items() if key != "shard"} for config in (theirs, ours))
     words = []
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)

@@ -121,13 +121,15 @@ def begin_stage(
     out: Path,
     force: bool = False,
     report: Reporter | None = None,
+    command: str | None = None,
 ) -> Iterator[Stage]:
     """Open a stage's folder for one run.
 
     config: the resolved settings that identify the run (JSON values; no worker counts or times). inputs: stage name -> manifest file or
-    folder, checked here, or a manifest that was read and checked before. Yields a Stage that is finished (same config and inputs),
-    resumed, or new. Raises InputError when the folder holds a result or an unfinished run of other settings and `force` is not set,
-    BusyError when another run holds it.
+    folder, checked here, or a manifest that was read and checked before. command: what makes the stage, where that is not the command
+    called so; what one command has left unfinished, no other continues or replaces. Yields a Stage that is finished (same config and
+    inputs), resumed, or new. Raises InputError when the folder holds a result or an unfinished run of other settings and `force` is not
+    set, BusyError when another run holds it.
     """
     report = report or Reporter.silent()
     if not distributed.is_main():
@@ -161,7 +163,7 @@ def begin_stage(
                     with suppress(InputError):
                         stage.manifest = _finished(stage)
                 if not stage.finished:
-                    _begin_or_resume(stage, force=force, report=report)
+                    _begin_or_resume(stage, command or name, force=force, report=report)
             except RspnetError as error:
                 distributed.share((False, str(error)))
                 raise
@@ -275,10 +277,11 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _begin_or_resume(stage: Stage, *, force: bool, report: Reporter) -> None:
+def _begin_or_resume(stage: Stage, command: str, *, force: bool, report: Reporter) -> None:
     state_file = stage.work / STATE
     state = {
         "stage": stage.name,
+        "command": command,
         "config": stage.config,
         "inputs": {name: manifest.digest for name, manifest in stage.inputs.items()},
     }
@@ -286,8 +289,14 @@ def _begin_or_resume(stage: Stage, *, force: bool, report: Reporter) -> None:
         try:
             old = json.loads(state_file.read_text(encoding="utf-8"))
             differences = describe_differences(old["config"], stage.config, old["inputs"], stage.inputs)
+            began = old.get("command", stage.name)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{state_file} was not written by a run of ours, or is damaged: move it away, or use --out DIR.") from error
+        if began != command:
+            raise InputError(
+                f"{stage.folder} holds what `rspnet {began}` has begun and not finished: type that command again, or use --out DIR; "
+                f"{stage.work} can be moved away."
+            )
         if not differences:
             # Also under --force: the result is a function of config and inputs, so continuing gives what starting anew would.
             stage.resumed = True

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rspnet_cli.cli.options import WORK_DIR, AsJson, Force, Out, Quiet, WorkDir, reporter, show_figures, show_json
+from rspnet_cli.cli.options import WORK_DIR, AsJson, Force, Out, Quiet, ShardOf, WorkDir, reporter, show_figures, show_json
 from rspnet_cli.errors import InputError
 
 
@@ -59,6 +59,7 @@ def extract(
     workers: Annotated[
         int | None, typer.Option("--workers", help="Processes; changes no result.", show_default="one for each CPU core")
     ] = None,
+    shard: ShardOf = None,
     work_dir: WorkDir = WORK_DIR,
     out: Out = None,
     force: Force = False,
@@ -75,7 +76,11 @@ def extract(
     """
     from rspnet_cli.config import ExtractConfig
     from rspnet_cli.settings import flat_settings
+    from rspnet_cli.shards import Shard
 
+    part = None if shard is None else Shard.parse(shard)
+    if part is not None and dry_run:
+        raise InputError("--shard has no effect with --dry-run, which looks at all videos: leave it out.")
     if codec == "raw":
         raise InputError("--codec raw is not there yet: choose h264 or jpeg.")
     flags = {
@@ -112,6 +117,7 @@ def extract(
         videos=videos,
         annotations=annotations,
         out=out,
+        shard=part,
         force=force,
         strict=strict,
         retry_failed=retry_failed,

@@ -23,6 +23,7 @@ from rspnet_cli.cli.extract import extract
 from rspnet_cli.cli.finetune import finetune
 from rspnet_cli.cli.import_checkpoint import import_checkpoint
 from rspnet_cli.cli.inspect import inspect
+from rspnet_cli.cli.merge import merge
 from rspnet_cli.cli.pretrain import pretrain
 from rspnet_cli.cli.recipes import recipes
 from rspnet_cli.cli.report import report
@@ -45,6 +46,7 @@ app.command("export-features")(export_features)
 app.command("eval-retrieval")(eval_retrieval)
 app.command("eval-classification")(eval_classification)
 app.command("finetune")(finetune)
+app.command("merge")(merge)
 app.command("inspect")(inspect)
 app.command("report")(report)
 app.command("import-checkpoint")(import_checkpoint)

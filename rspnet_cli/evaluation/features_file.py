@@ -16,6 +16,7 @@ that were written.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import pandas as pd
 
 from rspnet_cli.errors import InputError
 from rspnet_cli.evaluation.videos import LabelledVideos, split_numbers
-from rspnet_cli.files import write_atomic
+from rspnet_cli.files import atomic_path, write_atomic
 from rspnet_cli.tables import FEATURE_VIDEOS
 from rspnet_cli.tensors import check_shape, open_tensors, write_tensors
 from rspnet_cli.videos.seen import num_seen
@@ -73,9 +74,44 @@ def write_features(folder: Path, table: FeatureTable) -> None:
     names = table.class_names
     listed = [names.get(label, "") for label in range(max(names, default=-1) + 1)]
     write_tensors(folder / FEATURES, tensors, table.metadata | {"class_names": json.dumps(listed)})
-    words = table.videos[FEATURE_VIDEOS.header([f"split_{number}" for number in table.splits])].copy()
+    words = table.videos[_header(table)].copy()
     words["label"] = [str(label) if label >= 0 else "" for label in table.label]
     write_atomic(folder / VIDEOS, words.to_csv(index=False, lineterminator="\n"))
+
+
+def _header(table: FeatureTable) -> list[str]:
+    return FEATURE_VIDEOS.header([f"split_{number}" for number in table.splits])
+
+
+def write_also(folder: Path, table: FeatureTable, forms: Iterable[str]) -> list[str]:
+    """Write the features in further forms, "npy" or "parquet", each atomically; the names of the files. Raises DiskFullError."""
+    names = []
+    for form in forms:
+        names.append(f"features.{form}")
+        with atomic_path(folder / names[-1]) as temporary:
+            if form == "npy":
+                np.save(temporary, table.features, allow_pickle=False)
+            else:
+                words = table.videos[_header(table)]
+                words.assign(features=list(table.features)).to_parquet(temporary, engine="pyarrow", index=False)
+    return names
+
+
+def join_features(parts: Sequence[FeatureTable]) -> FeatureTable:
+    """The features of all videos from those of consecutive rows, each with clip_features. Raises InputError where they do not fit."""
+    facts = [{key: value for key, value in part.metadata.items() if key != "class_names"} for part in parts]
+    video_index = np.concatenate([part.video_index for part in parts])
+    if any(other != facts[0] for other in facts) or not np.array_equal(video_index, np.arange(len(video_index))):
+        raise InputError(f"The features of the shards are not of one run, in whole: {_ADVICE} --shard i/N for all of them.")
+    clip_features = [part.clip_features for part in parts if part.clip_features is not None]
+    return FeatureTable(
+        features=np.concatenate([part.features for part in parts]),
+        clip_features=np.concatenate(clip_features),
+        clip_times_s=np.concatenate([part.clip_times_s for part in parts]),
+        video_index=video_index,
+        videos=pd.concat([part.videos for part in parts], ignore_index=True),
+        metadata=facts[0],
+    )
 
 
 def read_features(folder: Path, *, with_clips: bool = False) -> FeatureTable:

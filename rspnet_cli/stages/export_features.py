@@ -1,4 +1,7 @@
-"""export-features: an encoder and an extraction -> one vector per video."""
+"""export-features: an encoder and an extraction -> one vector per video.
+
+A shard is the same of a part of the videos, in a folder of its own (`rspnet_cli.shards`).
+"""
 
 from __future__ import annotations
 
@@ -24,21 +27,22 @@ from rspnet_cli.evaluation.features import (
     UniformClips,
     describe_videos,
     load_clips,
-    split_shards,
+    split_pieces,
     statistics_batches,
     statistics_clips,
 )
-from rspnet_cli.evaluation.features_file import FEATURES, VIDEOS, FeatureTable, write_features
+from rspnet_cli.evaluation.features_file import FEATURES, VIDEOS, FeatureTable, write_also, write_features
 from rspnet_cli.evaluation.gallery import Gallery, reference_gallery, resolved_gallery
 from rspnet_cli.evaluation.videos import labelled_videos
-from rspnet_cli.files import atomic_path
-from rspnet_cli.manifest import ENCODER_STAGES, Manifest, read_manifest
+from rspnet_cli.manifest import ENCODER_STAGES, SHARD_SUFFIX, Manifest, read_manifest
 from rspnet_cli.progress import Reporter
-from rspnet_cli.stage import Stage, begin_stage
+from rspnet_cli.shards import Shard, refuse_other_siblings
+from rspnet_cli.stage import Stage, begin_stage, find_finished
 from rspnet_cli.tensors import check_shape, open_tensors, write_tensors
 from rspnet_cli.videos.frames import FramesTable, frames_of, read_frames
 from rspnet_cli.videos.seen import seen_videos, trained_videos
 
+NAME = "export-features"
 _STATISTICS = "batch_norm.safetensors"
 _AGAIN = "start anew with --force"
 _SAMPLING = {
@@ -54,14 +58,16 @@ def export_features(
     out: Path,
     frames: Path | None = None,
     default_frames: Path | None = None,
+    shard: Shard | None = None,
     force: bool = False,
     report: Reporter | None = None,
 ) -> Manifest:
     """Describe every video by one vector: the mean over its clips of pooled last-layer features.
 
     pretrain, frames: folders or manifests of a pretraining (or fine-tuning) and of the extraction to describe (None: the one that it
-    trained on, or default_frames for an imported encoder, which names none). out: this stage's folder. Raises InputError for inputs that
-    are not what they should be, RspnetError for features that are not finite.
+    trained on, or default_frames for an imported encoder, which names none). out: this stage's folder. shard: describe this part of the
+    videos alone, in a folder beside `out`, for `merge`. Raises InputError for inputs that are not what they should be, RspnetError for
+    features that are not finite.
     """
     report = report or Reporter.silent()
     if distributed.world_size() > 1:
@@ -83,11 +89,22 @@ def export_features(
             "reestimate_bn": config.reestimate_bn or config.random_init,
         }
     )
-    inputs = {trained.stage: trained.path, "extract": frames or frames_of(trained, default_frames)}
-    with begin_stage("export-features", config.identity(), inputs=inputs, out=out, force=force, report=report) as stage:
+    inputs: dict[str, Path | Manifest] = {trained.stage: trained.path, "extract": frames or frames_of(trained, default_frames)}
+    name, identity = NAME, config.identity()
+    if shard is not None:
+        read = {stage: read_manifest(path, stage=stage) for stage, path in inputs.items() if isinstance(path, Path)}
+        if not force and (merged := find_finished(NAME, identity, inputs=read, out=out)) is not None:
+            report.info(f"{NAME}: shard {shard} is finished and part of {out} already; nothing to do (--force starts anew).")
+            return merged
+        name, identity, inputs = NAME + SHARD_SUFFIX, identity | {"shard": str(shard)}, dict(read)
+        if not force:
+            refuse_other_siblings(shard, out, identity, read)
+        out = shard.folder(out)
+    with begin_stage(name, identity, inputs=inputs, out=out, force=force, report=report) as stage:
         if stage.manifest is not None:
             return stage.manifest
         table = read_frames(stage.inputs["extract"])
+        pieces = _pieces_of(config, table, shard)
         gallery = reference_gallery(config, table)
         encoder = load_encoder(trained.path, device=str(device), checkpoint="initial" if config.random_init else config.checkpoint)
         num_statistics_clips = _prepare_batch_norm(config, stage, encoder, table, report) if config.reestimate_bn else 0
@@ -99,36 +116,55 @@ def export_features(
                 f"export-features: {len(gallery.described):,} train videos of split {gallery.split} are cropped and flipped at random, and "
                 f"{len(gallery.dropped)} left out, as in the released code."
             )
-        _describe(config, stage, encoder, table, gallery, report)
-        return _write_results(config, stage, encoder, table, gallery, num_statistics_clips)
+        _describe(config, stage, encoder, table, pieces, gallery, report)
+        return _write_results(config, stage, encoder, table, pieces, gallery, num_statistics_clips)
+
+
+def _pieces_of(config: ExportConfig, table: FramesTable, shard: Shard | None) -> list[range]:
+    """The rows to describe, in pieces; a shard's are whole pieces in a row. Raises InputError where there are fewer than shards."""
+    pieces = split_pieces(len(table), clips=config.clips, batch_size=config.batch_size)
+    if shard is None:
+        return pieces
+    if shard.count > len(pieces):
+        raise InputError(
+            f"--shard {shard}: the {len(table):,} videos are described in {len(pieces):,} pieces of {len(pieces[0])}, fewer than the "
+            "shards; use at most so many shards."
+        )
+    return [pieces[place] for place in shard.part(len(pieces))]
 
 
 def _describe(
-    config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, table: FramesTable, gallery: Gallery | None, report: Reporter
+    config: ExportConfig,
+    stage: Stage,
+    encoder: PretrainedEncoder,
+    table: FramesTable,
+    pieces: list[range],
+    gallery: Gallery | None,
+    report: Reporter,
 ) -> None:
-    """Write the shards that are not there yet."""
-    shards = split_shards(len(table), clips=config.clips, batch_size=config.batch_size)
-    missing = [shard for shard in shards if not _shard_path(stage, shard).exists()]
-    rows = [row for shard in missing for row in shard]
+    """Write the pieces that are not there yet."""
+    missing = [piece for piece in pieces if not _piece_path(stage, piece).exists()]
+    rows = [row for piece in missing for row in piece]
+    num_rows = pieces[-1].stop - pieces[0].start
     clips = _clips_of(encoder, table, config.clips, gallery)
     forward = partial(_features, encoder, config)
     with closing(load_clips(clips, rows, workers=config.workers or 0, pin_memory=encoder.device.type == "cuda")) as videos:
-        tracked = report.track(videos, total=len(table), unit="videos", name="export-features", start=len(table) - len(rows))
+        tracked = report.track(videos, total=num_rows, unit="videos", name=NAME, start=num_rows - len(rows))
         described = describe_videos(
             forward,
             tracked,
-            [len(shard) for shard in missing],
+            [len(piece) for piece in missing],
             batch_size=config.batch_size,
             clip_input=_input_of(encoder),
         )
-        for shard, (features, times_s) in zip(missing, described, strict=True):
+        for piece, (features, times_s) in zip(missing, described, strict=True):
             finite = np.isfinite(features).all(axis=(1, 2))
             if not finite.all():
                 raise RspnetError(
-                    f"The features of video {table.ids[shard[int(np.argmin(finite))]]} are not finite: the encoder has diverged or "
+                    f"The features of video {table.ids[piece[int(np.argmin(finite))]]} are not finite: the encoder has diverged or "
                     "overflows; name another --checkpoint, or --precision fp32."
                 )
-            write_tensors(_shard_path(stage, shard), {"clip_features": features, "clip_times_s": times_s}, {})
+            write_tensors(_piece_path(stage, piece), {"clip_features": features, "clip_times_s": times_s}, {})
         for _ in tracked:  # lets the progress write its last line
             raise AssertionError("more videos than rows")
 
@@ -148,17 +184,18 @@ def _input_of(encoder: PretrainedEncoder) -> ClipInput:
     return ClipInput(encoder.size, encoder.antialias, encoder.device)
 
 
-def _shard_path(stage: Stage, shard: range) -> Path:
-    return stage.work / "shards" / f"{shard.start:08d}.safetensors"
+def _piece_path(stage: Stage, piece: range) -> Path:
+    return stage.work / "pieces" / f"{piece.start:08d}.safetensors"
 
 
-def _read_shards(config: ExportConfig, stage: Stage, channels: int, num_videos: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_pieces(config: ExportConfig, stage: Stage, channels: int, pieces: list[range]) -> tuple[np.ndarray, np.ndarray]:
     """All clip features (V, N, C) float32 and clip times (V, N, 2) float64."""
+    first, num_videos = pieces[0].start, pieces[-1].stop - pieces[0].start
     features = np.empty((num_videos, config.clips, channels), np.float32)
     times_s = np.empty((num_videos, config.clips, 2), np.float64)
-    for shard in split_shards(num_videos, clips=config.clips, batch_size=config.batch_size):
-        path = _shard_path(stage, shard)
-        rows = slice(shard.start, shard.stop)
+    for piece in pieces:
+        path = _piece_path(stage, piece)
+        rows = slice(piece.start - first, piece.stop - first)
         with open_tensors(path, advice=_AGAIN) as view:
             for name, dtype, target in (("clip_features", "F32", features), ("clip_times_s", "F64", times_s)):
                 check_shape(path, view, name, dtype=dtype, shape=target[rows].shape, advice=_AGAIN)
@@ -229,31 +266,25 @@ def _write_results(
     stage: Stage,
     encoder: PretrainedEncoder,
     table: FramesTable,
+    pieces: list[range],
     gallery: Gallery | None,
     num_statistics_clips: int,
 ) -> Manifest:
-    clip_features, clip_times_s = _read_shards(config, stage, encoder.channels, len(table))
+    rows = slice(pieces[0].start, pieces[-1].stop)
+    clip_features, clip_times_s = _read_pieces(config, stage, encoder.channels, pieces)
     features = FeatureTable(
         features=clip_features.mean(axis=1, dtype=np.float64).astype(np.float32),
         clip_features=clip_features,
         clip_times_s=clip_times_s,
-        video_index=np.arange(len(table), dtype=np.int64),
-        videos=_video_rows(config, stage, table, gallery),
+        video_index=np.arange(rows.start, rows.stop, dtype=np.int64),
+        videos=_video_rows(config, stage, table, gallery).iloc[rows].reset_index(drop=True),
         metadata=_metadata(config, stage, encoder, gallery, num_statistics_clips),
     )
     write_features(stage.work, features)
-    artifacts = [FEATURES, VIDEOS]
-    if "npy" in config.also:
-        artifacts.append("features.npy")
-        with atomic_path(stage.work / artifacts[-1]) as temporary:
-            np.save(temporary, features.features, allow_pickle=False)
-    if "parquet" in config.also:
-        artifacts.append("features.parquet")
-        with atomic_path(stage.work / artifacts[-1]) as temporary:
-            features.videos.assign(features=list(features.features)).to_parquet(temporary, engine="pyarrow", index=False)
+    also = write_also(stage.work, features, config.also) if stage.name == NAME else []  # of shards, merge writes them
     return stage.finish(
-        results={"videos": len(table), "channels": encoder.channels, "clips": config.clips},
-        artifacts=artifacts,
+        results={"videos": len(clip_features), "channels": encoder.channels, "clips": config.clips},
+        artifacts=[FEATURES, VIDEOS, *also],
         classes_sha256=stage.inputs["extract"].classes_sha256,
         environment={"device": str(encoder.device), "workers": config.workers},
     )

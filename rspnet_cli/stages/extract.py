@@ -184,6 +184,8 @@ def _finish(stage: Stage, request: Request, outcomes: dict[str, Outcome], *, bef
         },
     )
     _report_end(request.report, manifest, extracted)
+    if request.shard is not None:
+        request.report.info(f"extract: shard {request.shard} is done; `rspnet merge extract` puts all together once they are.")
     return manifest
 
 

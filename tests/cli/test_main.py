@@ -21,22 +21,23 @@ from tests.processes import ROOT
 
 COMMANDS = [
     *("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "inspect"),
-    *("import-checkpoint", "export-checkpoint", "recipes", "reproduce"),
+    *("import-checkpoint", "export-checkpoint", "recipes", "reproduce", "merge"),
 ]
 # design.md: the flags that scripts rely on.
 SHARED = "--work-dir --out --force --json --quiet"
 FLAGS = {
     "extract": "--dataset --annotations --short-side --codec --crf --workers --limit --strict --keep-partial --max-pixels --video-timeout "
-    "--retry-failed --verify-sources",
+    "--retry-failed --verify-sources --shard",
     "pretrain": "--recipe --config --set --split --epochs --batch-size --lr --backbone --device --precision --compile --workers --seed",
     "export-features": "--frames --clips --pool --gallery-augment --split --seed --random-init --checkpoint --device --precision "
-    "--batch-size --workers --set",
+    "--batch-size --workers --set --shard",
     "eval-retrieval": "--topk --split --protocol --device",
     "eval-classification": "--split --protocol --probe --seed",
     "finetune": "--frames --recipe --config --set --split --select-on --linear --random-init --checkpoint --epochs --batch-size --lr "
     "--device --precision --compile --workers --seed",
     "import-checkpoint": "--set --classes",
     "export-checkpoint": "--checkpoint",
+    "merge": "",
 }
 
 
@@ -118,6 +119,11 @@ USAGE_ERRORS = [
     ["extract"],
     ["extract", "videos", "--short-side", "many"],
     ["extract", "videos", "--codec", "vhs"],
+    ["extract", "videos", "--shard", "0/4"],
+    ["extract", "videos", "--shard", "1/4", "--dry-run"],
+    ["merge"],
+    ["merge", "pretrain"],
+    ["merge", "export-features", "--out", "nowhere"],
     ["pretrain", "a", "b"],
     ["pretrain", "--epochs"],
     ["pretrain", "--epochs", "0"],
