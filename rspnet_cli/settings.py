@@ -28,7 +28,7 @@ def read_recipe(stage: str, name: str) -> dict[str, dict[str, Any]]:
         other = next((other for other in STAGES if other != stage and name in recipe_names(other)), None)
         if other is not None:
             raise InputError(f"'{name}' is a recipe of {other}, not of {stage}: the recipes of {stage} are {', '.join(names)}.")
-        raise InputError(f"There is no recipe '{name}'{nearest(name, names)}: the recipes of {stage} are {', '.join(names)}.")
+        raise InputError(f"There is no recipe '{name}'{nearest(name, names)} The recipes of {stage} are {', '.join(names)}.")
     return _sections(tomllib.loads(recipe_text(stage, name)), f"recipe {name}")
 
 
@@ -47,7 +47,7 @@ def pretrain_settings(
     merged = read_recipe("pretrain", recipe)
     typed = _typed(PretrainConfig, config_file, sets, flags)
     recipe_batch = merged.get("optim", {}).get("batch_size")
-    config = validated(PretrainConfig, _overlaid(merged, _nested(typed)))
+    config = validated(PretrainConfig, _overlaid(merged, _nested(typed)), flags=_typed_flags(flags))
     _refuse_without_effect(config, typed)
     if config.optim.lr_scale == "linear" and recipe_batch:
         # A typed rate is meant as typed, unless the scaling was typed as well.
@@ -69,7 +69,7 @@ def finetune_settings(
     merged = read_recipe("finetune", recipe) if recipe is not None else {}
     for_linear = merged.pop("linear", {})  # further sections, for the linear probe alone
     typed = _typed(FinetuneConfig, config_file, sets, flags)
-    config = validated(FinetuneConfig, _overlaid(merged, _nested(typed)))
+    config = validated(FinetuneConfig, _overlaid(merged, _nested(typed)), flags=_typed_flags(flags))
     if config.model.linear:
         config = validated(FinetuneConfig, _overlaid(_overlaid(merged, for_linear), _nested(typed)))
     _refuse_without_effect(config, typed)
@@ -89,10 +89,14 @@ def _typed(model: type[TrainingConfig], config_file: Path | None, sets: Iterable
     if config_file is not None:
         typed |= _flatten(_read_config(config_file))
     typed |= typed_settings(model, sets)
-    typed |= {key: value for key, value in (flags or {}).items() if value is not None}
+    typed |= _typed_flags(flags)
     for key in typed:
         _known(model, key)
     return typed
+
+
+def _typed_flags(flags: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (flags or {}).items() if value is not None}
 
 
 def typed_settings(model: type[TrainingConfig], sets: Iterable[str]) -> dict[str, Any]:
@@ -121,24 +125,27 @@ def flat_settings(model: type[Config], *, sets: Iterable[str] = (), flags: Mappi
     for text in sets:
         key, value = _parse_set(text, example="clips=5")
         if key not in model.model_fields:
-            raise InputError(f"There is no setting '{key}'{nearest(key, model.model_fields)}: there are {', '.join(model.model_fields)}.")
+            raise InputError(f"There is no setting '{key}'{nearest(key, model.model_fields)} There are {', '.join(model.model_fields)}.")
         values[key] = _value_of(value, model.model_fields[key])
-    return validated(model, values | {key: value for key, value in (flags or {}).items() if value is not None})
+    typed = _typed_flags(flags)
+    return validated(model, values | typed, flags=typed)
 
 
-def validated(model: type[Config], values: Mapping[str, Any]) -> Config:
-    """Build a config; what pydantic finds becomes one sentence. Raises InputError."""
+def validated(model: type[Config], values: Mapping[str, Any], *, flags: Iterable[str] = ()) -> Config:
+    """Build a config; what pydantic finds becomes one sentence. flags: the settings that were typed as flags. Raises InputError."""
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
+        where = ".".join(part for part in first["loc"] if isinstance(part, str))
         if first["type"] == "extra_forbidden":
-            raise InputError(f"There is no setting '{where}'{nearest(where, setting_names(model))}.") from error
-        given = "" if first["type"] == "value_error" else f" (given: {first['input']!r})"
-        label = "" if first["type"] == "value_error" and ("." in message.split(" ", 1)[0] or not where) else f"{where}: "
-        raise InputError(f"{label}{message}{given}: correct this setting.") from error
+            raise InputError(f"There is no setting '{where}'{nearest(where, setting_names(model))}") from error
+        if first["type"] == "value_error":  # a sentence of our own, which names its setting where several play a part
+            message = first["msg"].removeprefix("Value error, ")
+            label = "" if "." in message.split(" ", 1)[0] or not where else f"{where}: "
+            raise InputError(f"{label}{message}.") from error
+        flag = f" (--{where.rpartition('.')[2].replace('_', '-')})" if where in flags else ""
+        raise InputError(f"{where}{flag} is {first['input']!r}: {first['msg'].replace('Input should', 'it should', 1)}.") from error
 
 
 def setting_names(model: type[BaseModel]) -> list[str]:
@@ -159,7 +166,7 @@ def _known(model: type[TrainingConfig], key: str) -> FieldInfo:
     names = setting_names(model)
     if key not in names:
         stage = _STAGE_OF[model]
-        raise InputError(f"There is no setting '{key}'{nearest(key, names)}: `rspnet {stage} --help` and the README list those of {stage}.")
+        raise InputError(f"There is no setting '{key}'{nearest(key, names)} `rspnet {stage} --help` and the README list those of {stage}.")
     section, _, name = key.partition(".")
     found = _section_class(model.model_fields[section].annotation)
     assert found is not None
@@ -167,13 +174,13 @@ def _known(model: type[TrainingConfig], key: str) -> FieldInfo:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """ "; did you mean ...?", or nothing where no name is like it."""
+    """The end of a sentence about an unknown name: "; did you mean ...?", or a full stop where no name is like it."""
     names = list(names)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if not near:  # the key alone, its section forgotten or wrong
         near = difflib.get_close_matches(name.rpartition(".")[2], [item.rpartition(".")[2] for item in names], n=1, cutoff=0.6)
         near = [item for item in names if near and item.rpartition(".")[2] == near[0]][:1]
-    return f"; did you mean '{near[0]}'?" if near else ""
+    return f"; did you mean '{near[0]}'?" if near else "."
 
 
 def _parse_set(text: str, example: str = "optim.lr=0.05") -> tuple[str, str]:

@@ -188,6 +188,12 @@ def test_a_value_out_of_range_is_refused_by_name(typed: str) -> None:
     refusal(typed.partition("=")[0], sets=[typed])
 
 
+def test_a_value_out_of_range_is_told_with_its_flag_where_one_was_typed() -> None:
+    refusal("optim.batch_size (--batch-size) is 0: it should be greater than", flags={"optim.batch_size": 0})
+    refusal("optim.batch_size is 0: it should be greater than", sets=["optim.batch_size=0"])
+    refusal("clip.speeds is 2.5: it should be", sets=["clip.speeds=[2.5]"])
+
+
 def test_a_split_may_be_typed_as_a_number() -> None:
     assert pretrain_settings(sets=["data.split=2"]).data.split == "2"
 
@@ -292,7 +298,7 @@ def test_settings_cannot_be_changed_behind_the_manifests_back() -> None:
 
 def test_none_is_no_value_only_for_settings_that_can_have_none() -> None:
     assert flat_settings(ExportConfig, sets=["workers=none"]).workers is None
-    with pytest.raises(InputError, match=r"clips: .*integer.*'none'"):
+    with pytest.raises(InputError, match=r"clips is 'none': .*integer"):
         flat_settings(ExportConfig, sets=["clips=none"])
 
 

@@ -33,7 +33,9 @@ def extract(
     short_side: Annotated[
         int | None, typer.Option("--short-side", help="Pixels of the shorter side; smaller videos are not enlarged.", show_default="128")
     ] = None,
-    codec: Annotated[str | None, typer.Option("--codec", help="Store: h264 or jpeg.", show_default="h264")] = None,
+    codec: Annotated[
+        str | None, typer.Option("--codec", help="Store: h264 (smallest), jpeg (folders), or raw (fastest).", show_default="h264")
+    ] = None,
     crf: Annotated[int | None, typer.Option("--crf", help="Quality of h264, 0 to 51, lower is better.", show_default="20")] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", help="At most so many videos, evenly spaced over the list.", show_default="all")
@@ -81,8 +83,6 @@ def extract(
     part = None if shard is None else Shard.parse(shard)
     if part is not None and dry_run:
         raise InputError("--shard has no effect with --dry-run, which looks at all videos: leave it out.")
-    if codec == "raw":
-        raise InputError("--codec raw is not there yet: choose h264 or jpeg.")
     flags = {
         "dataset": dataset,
         "short_side": short_side,

@@ -3,7 +3,7 @@
 Settings of a training merge in one order: defaults < recipe < --config file < --set < explicit flag (`rspnet_cli.settings`).
 """
 
-from rspnet_cli.config.base import DEFAULT_CRF, DEFAULT_FRAMES_FPS, MEAN, STD, Section
+from rspnet_cli.config.base import DEFAULT_CRF, DEFAULT_FRAMES_FPS, MEAN, STD, Codec, Section
 from rspnet_cli.config.finetune import (
     FinetuneClipConfig,
     FinetuneConfig,
@@ -24,6 +24,7 @@ __all__ = [
     "AugmentConfig",
     "ClassificationConfig",
     "ClipConfig",
+    "Codec",
     "DataConfig",
     "ExportConfig",
     "ExtractConfig",

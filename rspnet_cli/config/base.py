@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,9 @@ STD = (0.229, 0.224, 0.225)
 # What extract takes where nothing else is said: quality of the h264 store, and frames per second of folders of frames, which do not tell.
 DEFAULT_CRF = 20
 DEFAULT_FRAMES_FPS = 25.0
+
+# How stored frames are encoded.
+Codec = Literal["h264", "jpeg", "raw"]
 
 # The names of checkpoints.
 CHECKPOINT = r"^(last|best|epoch_\d+)$"

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from rspnet_cli.config.base import CHECKPOINT, Section
+from rspnet_cli.config.base import CHECKPOINT, Codec, Section
 
 
 class ExtractConfig(Section):
@@ -16,8 +16,8 @@ class ExtractConfig(Section):
     """Layout of the videos (None: inferred)."""
     short_side: int = Field(128, ge=16, le=4320)
     """Pixels of the shorter side of stored frames; smaller videos are not enlarged."""
-    codec: Literal["h264", "jpeg"] = "h264"
-    """Store: H.264 in MP4, or folders of JPEG frames."""
+    codec: Codec = "h264"
+    """Store: H.264 in MP4, folders of JPEG frames, or raw pixels, the fastest and by far the largest."""
     crf: int | None = Field(None, ge=0, le=51)
     """Quality of h264, lower is better (None: 20)."""
     keep_partial: bool = False
@@ -35,8 +35,8 @@ class ExtractConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> ExtractConfig:
-        if self.codec == "jpeg" and self.crf is not None:
-            raise ValueError("crf has no effect with codec jpeg, whose quality is fixed: leave it out, or choose codec h264")
+        if self.codec != "h264" and self.crf is not None:
+            raise ValueError(f"crf has no effect with codec {self.codec}, whose quality is fixed: leave it out, or choose codec h264")
         return self
 
     def identity(self) -> dict[str, Any]:

@@ -110,7 +110,8 @@ def _difference(result: Manifest, baseline: Manifest) -> str:
     ours, theirs = _conditions(result), _conditions(baseline)
     for name, value in ours.items():
         if theirs[name] != value:
-            return f"its {name} is {theirs[name]}, not {value}."
+            told = [f"of unknown {name}" if side is None else f"{name} {side}" for side in (theirs[name], value)]
+            return f"it is {told[0]}, not {told[1]}." if None in (value, theirs[name]) else f"its {name} is {theirs[name]}, not {value}."
     sources, others = _sources(result), _sources(baseline)
     for stage, digest in sources.items():
         if others.get(stage, digest) != digest:

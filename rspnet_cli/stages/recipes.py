@@ -26,7 +26,7 @@ def recipe_toml(name: str) -> str:
         if name in recipe_names(stage):
             return "".join(f"# {line}\n" for line in _published(_row(stage, name))) + recipe_text(stage, name)
     names = [known for stage in STAGES for known in recipe_names(stage)]
-    raise InputError(f"There is no recipe '{name}'{nearest(name, names)}: `rspnet recipes` lists them.")
+    raise InputError(f"There is no recipe '{name}'{nearest(name, names)} `rspnet recipes` lists them.")
 
 
 def published_table() -> str:

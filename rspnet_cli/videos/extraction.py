@@ -6,13 +6,14 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from rspnet_cli.config import DEFAULT_CRF, DEFAULT_FRAMES_FPS, ExtractConfig
+from rspnet_cli.config import DEFAULT_CRF, DEFAULT_FRAMES_FPS, Codec, ExtractConfig
 from rspnet_cli.errors import InputError
 from rspnet_cli.videos.listing import VideoSource, VideoTable
 
 FRAMES_FOLDER = "frames"
+# How the name of a stored video ends; a jpeg store is a folder.
+ENDINGS: dict[Codec, str] = {"h264": ".mp4", "jpeg": "", "raw": ".safetensors"}
 # More videos lie in folders by a hash of their ids. One folder of millions of files is slow on every file system and more than some can
 # hold (ext4: about ten million names), and `rspnet merge` can then move the folders of a shard instead of its files.
 FLAT_VIDEOS = 50_000
@@ -24,7 +25,7 @@ _FOLDER_DIGITS = 3
 class StoreLayout:
     """Where the frames of videos lie below the stage's folder: a function of the codec and of how many videos there are in all."""
 
-    codec: Literal["h264", "jpeg"]
+    codec: Codec
     in_folders: bool
 
     @classmethod
@@ -37,11 +38,11 @@ class StoreLayout:
 
     def name(self, video_id: str) -> str:
         """Its file, or folder of pictures, as videos.csv names it."""
-        return f"{self.folder(video_id)}/{video_id}{'.mp4' if self.codec == 'h264' else ''}"
+        return f"{self.folder(video_id)}/{video_id}{ENDINGS[self.codec]}"
 
     def artifact(self, video_id: str) -> str:
         """The same as an artifact: a folder of pictures ends with a slash."""
-        return self.name(video_id) + ("/" if self.codec == "jpeg" else "")
+        return self.name(video_id) + ("" if ENDINGS[self.codec] else "/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class ExtractionTask:
     frames_fps: float | None
     """Frames per second of folders of frames."""
     short_side: int
-    codec: Literal["h264", "jpeg"]
+    codec: Codec
     crf: int | None
     keep_partial: bool
     max_pixels: int

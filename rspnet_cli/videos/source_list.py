@@ -90,7 +90,10 @@ def check_sources(root: Path, known: Known, now: SourceList, *, retry_failed: bo
         (touched, "with another time of change"),
         (changed, "with other content"),
     )
-    if words := "; ".join(f"{counted(len(names), 'source')} {what} ({some(names)})" for names, what in kinds if names):
+    words = "; ".join(f"{counted(len(names), 'source')} {what} ({some(names)})" for names, what in kinds if names)
+    if words:
+        if before and now and not both and not left_out:
+            words = f"they have no file in common with its {counted(len(before), 'source')}"
         hints = [
             "--verify-sources compares contents instead" if touched and not verify else "",
             "--retry-failed accepts changes of videos that had failed" if known.failed and not retry_failed else "",

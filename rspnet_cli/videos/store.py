@@ -1,32 +1,32 @@
 """The frame store: one file (or folder) per video, written once from a foreign video, then read by frame index, exactly.
 
-`h264` (h264_store.py) is one MP4, `jpeg` (jpeg_store.py) one folder of pictures. Frames are at most `short_side` pixels on the shorter
-side, upright, in square pixels, BT.601, and keep the times of the source.
+`h264` (h264_store.py) is one MP4, `jpeg` (jpeg_store.py) one folder of pictures, `raw` (raw_store.py) one safetensors file. Frames
+are at most `short_side` pixels on the shorter side, upright, in square pixels, BT.601, and keep the times of the source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 from av.video.frame import VideoFrame
 
-from rspnet_cli.config import DEFAULT_CRF, DEFAULT_FRAMES_FPS
+from rspnet_cli.config import DEFAULT_CRF, DEFAULT_FRAMES_FPS, Codec
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import sha256_of, sha256_of_folder
 from rspnet_cli.videos.decode import MAX_PIXELS, BrokenVideo, Video, open_video
-from rspnet_cli.videos.extraction import StoredInfo
+from rspnet_cli.videos.extraction import ENDINGS, StoredInfo
 from rspnet_cli.videos.frame_folder import FrameFolder
 from rspnet_cli.videos.h264_store import H264Video, write_h264
 from rspnet_cli.videos.jpeg_store import JpegVideo, write_jpeg
 from rspnet_cli.videos.picture import PictureFormat, UnsupportedColour, stored_size, to_picture
+from rspnet_cli.videos.raw_store import RawVideo, write_raw
 from rspnet_cli.videos.stored import StoredVideo
 from rspnet_cli.videos.timestamps import average_rate
 
-__all__ = ["BrokenVideo", "StoredInfo", "StoredVideo", "open_store", "write_video"]
+__all__ = ["BrokenVideo", "Codec", "StoredInfo", "StoredVideo", "open_store", "write_video"]
 
-Codec = Literal["h264", "jpeg"]
+_KINDS: dict[Codec, PictureFormat] = {"h264": "yuv420p", "jpeg": "yuvj420p", "raw": "rgb24"}
 # The longest side that every H.264 decoder takes.
 MAX_SIDE = 16_384
 
@@ -43,28 +43,27 @@ def write_video(
     num_frames: int | None = None,
     frames_fps: float | None = None,
 ) -> StoredInfo:
-    """Decode a foreign video and write its frame store at `target` (h264: an .mp4 file; jpeg: a folder), whole or not at all.
+    """Decode a foreign video and write its frame store at `target`, named with the codec's ending (`ENDINGS`), whole or not at all.
 
     crf: quality of h264 (None: 20). num_frames: the source is a folder of so many frames, frames_fps (None: 25) a second. The same source
     gives the same bytes, in any process. Raises BrokenVideo for the source's faults, DiskFullError where there is no room for the target,
     InputError for settings that contradict each other.
     """
-    if codec == "jpeg" and crf is not None:
-        raise InputError("crf is the quality of the h264 store and means nothing for jpeg: leave it out.")
+    if codec != "h264" and crf is not None:
+        raise InputError(f"crf is the quality of the h264 store and means nothing for {codec}: leave it out.")
     with _open_source(source, num_frames, frames_fps, max_pixels=max_pixels, keep_partial=keep_partial) as video:
         width, height = size = stored_size(video.info.width, video.info.height, short_side)
         if max(size) > MAX_SIDE:
             raise BrokenVideo(source, f"has pictures too elongated to store ({width:,} x {height:,} after resizing)")
-        kind: PictureFormat = "yuv420p" if codec == "h264" else "yuvj420p"
-        pictures = _pictures(video, size, kind)
+        pictures = _pictures(video, size, _KINDS[codec])
         if codec == "h264":
             times = write_h264(
                 pictures, target, size=size, time_base=video.time_base, rate=video.rate, crf=DEFAULT_CRF if crf is None else crf
             )
-            num_bytes, digest = target.stat().st_size, sha256_of(target)
         else:
-            times = write_jpeg(pictures, target, size=size, time_base=video.time_base, rate=video.rate)
-            num_bytes, digest = sha256_of_folder(target)
+            write = write_jpeg if codec == "jpeg" else write_raw
+            times = write(pictures, target, size=size, time_base=video.time_base, rate=video.rate)
+        num_bytes, digest = sha256_of_folder(target) if target.is_dir() else (target.stat().st_size, sha256_of(target))
         return StoredInfo(
             frames=len(times),
             fps=average_rate(times[0], times[-1], len(times), video.time_base) or float(video.rate),
@@ -84,7 +83,7 @@ def open_store(path: Path) -> StoredVideo:
         return JpegVideo(path)
     if not path.exists():
         raise InputError(f"{path} is missing: copy it back, or extract the videos again with `rspnet extract --force`.")
-    return H264Video(path)
+    return RawVideo(path) if path.suffix == ENDINGS["raw"] else H264Video(path)
 
 
 def _open_source(

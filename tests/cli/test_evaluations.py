@@ -109,6 +109,17 @@ def test_a_baseline_with_another_gallery_is_not_shown(tmp_path: Path, capsys: py
     assert "untrained (" not in printed.out
 
 
+def test_features_of_another_kind_stand_beside_no_encoders_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_export(tmp_path / "export-features", make_table(), config={"split": "1"})  # of no encoder: neither clips nor pooling
+    untrained = {"clips": 10, "pool": "avg", "split": "1", "random_init": True}
+    make_export(tmp_path / "random-init/export-features", make_table(), config=untrained)
+    place = ["--work-dir", str(tmp_path)]
+    assert main(["eval-retrieval", str(tmp_path / "random-init/export-features"), *place]) == 0
+    assert main(["eval-retrieval", *place]) == 0
+    assert "is not shown beside: it is " in (told := capsys.readouterr().err)
+    assert "None" not in told
+
+
 def test_a_baseline_of_another_pretraining_is_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from tests.pretrained import make_pretrain
 

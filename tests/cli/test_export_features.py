@@ -72,13 +72,14 @@ def test_every_flag_reaches_the_stage(work_dir: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ("--clips 0", "clips"),
-        ("--pool mean", "pool: Input should be 'avg' or 'max'"),
+        ("--clips 0", "clips (--clips) is 0: it should be greater than or equal to 1."),
+        ("--pool mean", "pool (--pool) is 'mean': it should be 'avg' or 'max'."),
         ("--checkpoint newest", "checkpoint"),
         ("--checkpoint last --random-init", "checkpoint has no effect with random_init"),
         ("--set clip=5", "There is no setting 'clip'; did you mean 'clips'?"),
         ("--set clips", "--set clips: write it as key=value, for example --set clips=5."),
-        ("--also hdf5", "also"),
+        ("--also hdf5", "also (--also) is 'hdf5': it should be 'npy' or 'parquet'."),
+        ("--set batch_size=0", "batch_size is 0: it should be"),
         ("--device tpu", "--device tpu: use auto, cpu, cuda or mps."),
         ("--checkpoint epoch_40", "has no checkpoint 'epoch_40' (kept: best, epoch_2)"),
     ],

@@ -145,7 +145,7 @@ def test_every_flag_reaches_the_stage(videos: Path, tmp_path: Path, capsys: pyte
     [
         (["gone"], "gone does not exist"),
         (["videos/walk/v0.mp4"], "is not a folder"),
-        (["videos", "--codec", "raw"], "--codec raw is not there yet: choose h264 or jpeg."),
+        (["videos", "--codec", "webp"], "codec (--codec) is 'webp': it should be 'h264', 'jpeg' or 'raw'."),
         (["videos", "--codec", "gif"], "codec"),
         (["videos", "--codec", "jpeg", "--crf", "20"], "crf has no effect with codec jpeg"),
         (["videos", "--crf", "52"], "crf"),
@@ -185,7 +185,7 @@ def test_a_refusal_needs_neither_the_decoder_nor_torch(videos: Path, tmp_path: P
         "sys.exit(0 if code == 2 and not {'torch', 'av', 'pandas', 'sklearn'} & sys.modules.keys() else 1)"
     )
     source = str(videos)
-    for args in (["gone"], [source, "--codec", "raw"], [source, "--dataset", "ucf101"], [source, "--dataset", "ssv2", "--dry-run"]):
+    for args in (["gone"], [source, "--codec", "webp"], [source, "--dataset", "ucf101"], [source, "--dataset", "ssv2", "--dry-run"]):
         done = subprocess.run([sys.executable, "-c", script, "extract", *args], cwd=tmp_path, env=ENVIRONMENT, capture_output=True)
         assert done.returncode == 0, done.stderr
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rspnet_cli.report.clips import NUM_FRAMES, clip_class, clip_indices, clip_strip, css_rule
+from rspnet_cli.videos.extraction import ENDINGS
 from rspnet_cli.videos.store import Codec, open_store, write_video
 from tests.encode import make_video, read_number
 
@@ -19,11 +20,12 @@ def decoded(strip: bytes) -> np.ndarray:
     return codec.decode(av.Packet(strip))[0].to_ndarray(format="rgb24")
 
 
-@pytest.mark.parametrize("codec", ["h264", "jpeg"])
+@pytest.mark.parametrize("codec", ["h264", "jpeg", "raw"])
 @pytest.mark.parametrize(("size", "width"), [((64, 48), 96), ((96, 54), 128), ((48, 64), 48), ((200, 16), 192)])
 def test_a_strip_shows_the_chosen_frames_side_by_side(tmp_path: Path, codec: Codec, size: tuple[int, int], width: int) -> None:
-    write_video(make_video(tmp_path / "source.mp4", 60, size=size, start=300), tmp_path / "stored.mp4", short_side=48, codec=codec)
-    with open_store(tmp_path / "stored.mp4") as video:
+    stored = tmp_path / f"stored{ENDINGS[codec]}"
+    write_video(make_video(tmp_path / "source.mp4", 60, size=size, start=300), stored, short_side=48, codec=codec)
+    with open_store(stored) as video:
         strip, frame_width, height = clip_strip(video)
         indices = clip_indices(video)
     pixels = decoded(strip)

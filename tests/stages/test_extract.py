@@ -386,6 +386,11 @@ def test_changed_sources_are_refused_by_name_until_force(own: Path, tmp_path: Pa
     refused(caught.value, "1 source added (walk/new.mp4); 1 source removed (run/v3.mp4); 1 source with another size (run/v1.mp4)")
     refused(caught.value, "1 source with another time of change (walk/v0.mp4)", "--force", "--out")
     assert read_manifest(out).digest == first.digest
+    for label in ("jump", "run"):  # class folders as well
+        make_video(tmp_path / "other" / label / "v9.mp4", 8)
+    with pytest.raises(InputError) as caught:
+        run(tmp_path / "other", out)
+    refused(caught.value, "they have no file in common with its 6 sources", "--force", "--out")
     second = run(own, out, force=True)
     assert set(rows(second)) == {"run/v1.mp4", "run/v5.mp4", "walk/new.mp4", "walk/v0.mp4", "walk/v2.mp4", "walk/v4.mp4"}
     assert not (out / "frames/run__v3.mp4").exists()
@@ -477,7 +482,7 @@ def test_kill_9_between_any_two_videos_changes_no_byte_of_the_result(videos: Pat
     assert not list(out.rglob(".tmp-*"))
 
 
-@pytest.mark.parametrize("codec", ["h264", "jpeg"])
+@pytest.mark.parametrize("codec", ["h264", "jpeg", "raw"])
 def test_kill_9_at_any_change_of_the_disk_while_finishing_changes_no_byte(videos: Path, tmp_path: Path, codec: str) -> None:
     step = 1 if codec == "h264" else 3
     config = {"codec": codec, "limit": 2}

@@ -13,20 +13,22 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
 from rspnet_cli.errors import DiskFullError, InputError
 from rspnet_cli.files import sha256_of, sha256_of_folder
-from rspnet_cli.videos import h264_store, jpeg_store
+from rspnet_cli.videos import h264_store, jpeg_store, raw_store
 from rspnet_cli.videos.decode import BrokenVideo, open_video
+from rspnet_cli.videos.extraction import ENDINGS
 from rspnet_cli.videos.store import Codec, StoredInfo, open_store, write_video
 from tests.encode import CODECS, encode, make_video, numbered_frame, numbered_frames, read_numbers, truncated
 
 SOURCES = ["h264", "h264-open-gop", "mpeg4", "vp9", "hevc", "hevc-open-gop", "mjpeg", "av1", "mpeg2", "h264-10bit"]
-STORES: list[Codec] = ["h264", "jpeg"]
+STORES: list[Codec] = ["h264", "jpeg", "raw"]
 
 
 def store(source: Path, codec: Codec = "h264", **how: int | bool) -> tuple[Path, StoredInfo]:
-    target = source.with_name("store.mp4" if codec == "h264" else "store")
+    target = source.with_name(f"store{ENDINGS[codec]}")
     return target, write_video(source, target, codec=codec, **({"short_side": 48} | how))  # type: ignore[arg-type]
 
 
@@ -128,7 +130,7 @@ def test_quality_and_size_of_the_default(tmp_path: Path) -> None:
     with open_video(source) as video:
         truth = np.stack([frame for _, frame in video.frames()]).astype(np.float64)
     luma = np.array([0.299, 0.587, 0.114])
-    for codec in STORES:
+    for codec in STORES[:2]:
         target, _ = store(source, codec, short_side=120)
         with open_store(target) as stored:
             error = (stored.read(range(20)) - truth) @ luma
@@ -136,13 +138,27 @@ def test_quality_and_size_of_the_default(tmp_path: Path) -> None:
         assert db > 42
 
 
-def test_crf_trades_size_for_quality_and_means_nothing_to_jpeg(tmp_path: Path) -> None:
+def test_crf_trades_size_for_quality_and_means_nothing_to_other_stores(tmp_path: Path) -> None:
     source = encode(tmp_path / "a.avi", list(np.random.default_rng(0).integers(0, 256, (8, 48, 64, 3), np.uint8)), "mjpeg")
     sizes = [store(source, crf=crf)[1].bytes for crf in (10, 20, 40)]
     assert sizes[0] > sizes[1] > sizes[2]
     assert store(source)[1].bytes == sizes[1]
-    with pytest.raises(InputError, match="crf"):
-        store(source, "jpeg", crf=20)
+    for codec in STORES[1:]:
+        with pytest.raises(InputError, match=f"crf .* nothing for {codec}"):
+            store(source, codec, crf=20)
+
+
+def test_a_raw_store_holds_the_pixels_themselves_for_any_safetensors_library(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (5, 48, 64, 3), np.uint8)
+    target, info = store(encode(tmp_path / "a.mkv", list(noise), CODECS["ffv1"]), "raw")
+    with open_video(tmp_path / "a.mkv") as video:
+        truth = np.stack([frame for _, frame in video.frames()])
+    with open_store(target) as stored:
+        assert np.array_equal(stored.read(range(5)), truth)
+    tensors = load_file(target)
+    assert np.array_equal(tensors["frames"], truth)
+    assert tensors["times_s"].tolist() == [0.0, 0.04, 0.08, 0.12, 0.16]
+    assert info.bytes == raw_store.HEADER_BYTES + 5 * (48 * 64 * 3 + 8)
 
 
 # Random access --------------------------------------------------------------------------------------------------------
@@ -231,7 +247,7 @@ def test_equal_input_gives_equal_bytes_in_any_process(tmp_path: Path, codec: Cod
         "print(write_video(Path(sys.argv[1]), Path(sys.argv[2]), short_side=48, codec=sys.argv[3]).sha256)"
     )
     for number in range(3):
-        target = tmp_path / f"other{number}" / ("x.mp4" if codec == "h264" else "x")
+        target = tmp_path / f"other{number}" / f"x{ENDINGS[codec]}"
         environment = {**os.environ, "PYTHONHASHSEED": str(number)}
         run = subprocess.run(
             [sys.executable, "-c", code, source, target, codec], capture_output=True, text=True, check=True, env=environment
@@ -407,6 +423,38 @@ def test_a_damaged_jpeg_folder_is_refused(tmp_path: Path, damage: str) -> None:
         picture.write_bytes((other / "img_00001.jpg").read_bytes())
     with pytest.raises(InputError, match="is damaged"), open_store(target) as stored:
         stored.read(range(4))
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "no number", "huge", "other shape", "backwards", "nan", "longer", "cut", "deep"])
+def test_a_damaged_raw_file_is_refused(tmp_path: Path, damage: str) -> None:
+    target, _ = store(make_video(tmp_path / "a.mp4", 4), "raw")
+    content = target.read_bytes()
+    head, frames, times_s = content[: raw_store.HEADER_BYTES], content[raw_store.HEADER_BYTES : -32], np.frombuffer(content[-32:])
+    changed = {
+        "empty": b"",
+        "text": b"hello",
+        "no number": content.replace(b"[4,", b"[x,", 1),
+        "huge": content.replace(b"[4,", b"[4" + b"0" * 30 + b",", 1),
+        "other shape": content.replace(b"[4,48,64,3]", b"[4,48,63,3]", 1),
+        "backwards": head + frames + times_s[::-1].tobytes(),
+        "nan": head + frames + np.full(4, np.nan).tobytes(),
+        "longer": content + b" ",
+        "cut": content[:-500],
+        "deep": head[:8] + (b"[" * 4000).ljust(len(head) - 8) + content[len(head) :],
+    }
+    assert changed[damage] != content
+    target.write_bytes(changed[damage])
+    with pytest.raises(InputError, match="rspnet extract"), open_store(target) as stored:
+        stored.read(range(4))
+
+
+def test_a_raw_file_that_shrinks_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+    target, _ = store(make_video(tmp_path / "a.mp4", 4), "raw")
+    with open_store(target) as stored:
+        os.truncate(target, raw_store.HEADER_BYTES + 64 * 48 * 3 + 5)
+        assert read_numbers(stored.read([0])) == [0]
+        with pytest.raises(InputError, match="frame 1 is cut short"):
+            stored.read([1])
 
 
 def test_times_increase_in_every_store(stored: dict[Codec, Path]) -> None:

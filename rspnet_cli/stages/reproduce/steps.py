@@ -69,7 +69,7 @@ def find_target(name: str) -> Target:
         title = f"pretraining by the recipe {name}"
         return Target(name, title, _pretrain(name, known), None, name if name in known.pretrainings else None)
     names = [*known.results, *recipe_names("pretrain"), *recipe_names("finetune")]
-    raise InputError(f"There is no recipe or published result '{name}'{nearest(name, names)}: `rspnet recipes` lists them.")
+    raise InputError(f"There is no recipe or published result '{name}'{nearest(name, names)} `rspnet recipes` lists them.")
 
 
 def _of_result(name: str, result: Result, known: Published) -> Target:
