@@ -28,6 +28,7 @@ from rspnet_cli.cli.pretrain import pretrain
 from rspnet_cli.cli.recipes import recipes
 from rspnet_cli.cli.report import report
 from rspnet_cli.cli.reproduce import reproduce
+from rspnet_cli.cli.slurm import slurm
 from rspnet_cli.distributed import is_main
 from rspnet_cli.errors import RspnetError, Stopped
 
@@ -47,6 +48,7 @@ app.command("eval-retrieval")(eval_retrieval)
 app.command("eval-classification")(eval_classification)
 app.command("finetune")(finetune)
 app.command("merge")(merge)
+app.command("slurm", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(slurm)
 app.command("inspect")(inspect)
 app.command("report")(report)
 app.command("import-checkpoint")(import_checkpoint)

@@ -21,7 +21,7 @@ from tests.processes import ROOT
 
 COMMANDS = [
     *("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "inspect"),
-    *("import-checkpoint", "export-checkpoint", "recipes", "reproduce", "merge"),
+    *("import-checkpoint", "export-checkpoint", "recipes", "reproduce", "merge", "slurm"),
 ]
 # design.md: the flags that scripts rely on.
 SHARED = "--work-dir --out --force --json --quiet"
@@ -122,6 +122,7 @@ USAGE_ERRORS = [
     ["extract", "videos", "--shard", "0/4"],
     ["extract", "videos", "--shard", "1/4", "--dry-run"],
     ["merge"],
+    ["slurm", "pretrain", "--recipe", "r3d-18"],
     ["merge", "pretrain"],
     ["merge", "export-features", "--out", "nowhere"],
     ["pretrain", "a", "b"],
