@@ -61,6 +61,16 @@ def extract(
     workers: Annotated[
         int | None, typer.Option("--workers", help="Processes; changes no result.", show_default="one for each CPU core")
     ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            "--dask",
+            metavar="tcp://HOST:PORT",
+            help="Extract on the workers of this dask scheduler (one you trust, all machines with the same shared folders) instead of "
+            "processes here.",
+            show_default=False,
+        ),
+    ] = None,
     shard: ShardOf = None,
     work_dir: WorkDir = WORK_DIR,
     out: Out = None,
@@ -81,8 +91,9 @@ def extract(
     from rspnet_cli.shards import Shard
 
     part = None if shard is None else Shard.parse(shard)
-    if part is not None and dry_run:
-        raise InputError("--shard has no effect with --dry-run, which looks at all videos: leave it out.")
+    for name, value in (("--shard", shard), ("--dask", dask)):
+        if value is not None and dry_run:
+            raise InputError(f"{name} has no effect with --dry-run, which looks at all videos from here: leave it out.")
     flags = {
         "dataset": dataset,
         "short_side": short_side,
@@ -118,6 +129,7 @@ def extract(
         annotations=annotations,
         out=out,
         shard=part,
+        dask=dask,
         force=force,
         strict=strict,
         retry_failed=retry_failed,

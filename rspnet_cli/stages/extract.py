@@ -25,7 +25,8 @@ from rspnet_cli.progress import Reporter
 from rspnet_cli.shards import Shard, refuse_other_siblings
 from rspnet_cli.stage import Stage, begin_stage, find_finished
 from rspnet_cli.tables import FAILURES, VIDEOS, csv_bytes, plain_text, read_rows
-from rspnet_cli.videos.extraction import FRAMES_FOLDER, Extracted, Failed, Outcome, extraction_task
+from rspnet_cli.videos.dask_pool import DaskPool
+from rspnet_cli.videos.extraction import FRAMES_FOLDER, Extracted, ExtractionTask, Failed, Outcome, extraction_task
 from rspnet_cli.videos.extraction_tables import extracted_from_row, failure_rows, video_rows
 from rspnet_cli.videos.journal import Journal, is_stored, link_or_copy
 from rspnet_cli.videos.listing import counted
@@ -41,6 +42,7 @@ _SOURCES, _JOURNAL = "sources.csv", "journal.jsonl"
 class Request(Survey):
     """One call of extract. What it has beside a survey is no part of the result's identity."""
 
+    dask: str | None
     strict: bool
     retry_failed: bool
     verify_sources: bool
@@ -64,6 +66,7 @@ def extract(
     annotations: Path | None = None,
     out: Path,
     shard: Shard | None = None,
+    dask: str | None = None,
     force: bool = False,
     strict: bool = False,
     retry_failed: bool = False,
@@ -72,14 +75,25 @@ def extract(
 ) -> Manifest:
     """Decode the videos below `videos` and store their frames in `out`.
 
-    annotations: file or folder of the layout's lists. shard: do this part alone, in a folder beside `out`, for `merge`. strict: fail at the
-    end if any video failed, the stage unfinished. retry_failed: try those again that failed before, also when the stage is finished.
-    verify_sources: compare the content of sources that were extracted before, not their size and time. Raises InputError for what was
-    asked or found, RspnetError if nothing could be extracted, DiskFullError, BusyError.
+    annotations: file or folder of the layout's lists. shard: do this part alone, in a folder beside `out`, for `merge`. dask: address of a
+    scheduler whose workers take the place of processes here. strict: fail at the end if any video failed, the stage unfinished.
+    retry_failed: try those again that failed before, also when the stage is finished. verify_sources: compare the content of sources that
+    were extracted before, not their size and time. Raises InputError for what was asked or found, RspnetError if nothing could be
+    extracted, DiskFullError, BusyError.
     """
+    if dask is not None and config.workers is not None:
+        raise InputError("--workers has no effect with --dask, whose workers are those of the cluster: leave one of the two out.")
     report = report or Reporter.silent()
     found = survey(config, videos=videos, annotations=annotations, out=out)
-    request = Request(**vars(found), strict=strict, retry_failed=retry_failed, verify_sources=verify_sources, force=force, report=report)
+    request = Request(
+        **vars(found),
+        dask=dask,
+        strict=strict,
+        retry_failed=retry_failed,
+        verify_sources=verify_sources,
+        force=force,
+        report=report,
+    )
     if shard is not None:
         if not force and (merged := find_finished(NAME, request.identity, inputs={}, out=out)) is not None:
             _check_finished(merged, request)
@@ -105,8 +119,6 @@ def extract(
 
 def _run(stage: Stage, request: Request, *, before: Manifest | None = None) -> Manifest:
     """Extract what is not done yet and finish. before: the finished result whose failed videos are tried again."""
-    from rspnet_cli.videos.extract_video import extract_video  # loads the decoder
-
     table, layout, report = request.table, request.layout, request.report
     frames = stage.work / FRAMES_FOLDER
     frames.mkdir(exist_ok=True)
@@ -127,8 +139,7 @@ def _run(stage: Stage, request: Request, *, before: Manifest | None = None) -> M
         num_done = len(table.videos) - len(todo)
         _report_start(stage, request, num_done)
         num_failed = len(table.failures) + sum(isinstance(journal.outcomes.get(video.id), Failed) for video in table.videos)
-        num_workers = min(request.config.workers or num_cpus(), max(len(todo), 1))
-        with WorkerPool(extract_video, num_workers=num_workers, timeout_s=request.config.video_timeout_s) as pool:
+        with _pool(stage, request, len(todo)) as pool:
             tasks = (extraction_task(video, request.config, layout, root=request.videos, folder=stage.work) for video in todo)
             outcomes = pool.outcomes(tasks)
             for outcome in report.track(outcomes, total=len(table.videos), start=num_done, unit="videos", name=NAME):
@@ -138,7 +149,17 @@ def _run(stage: Stage, request: Request, *, before: Manifest | None = None) -> M
                 num_failed += isinstance(result, Failed)
                 report.figures(failed=num_failed)
         by_id = {video.id: journal.outcomes[video.id] for video in table.videos}
-    return _finish(stage, request, by_id, before=before, num_workers=num_workers)
+    return _finish(stage, request, by_id, before=before, num_workers=pool.num_workers)
+
+
+def _pool(stage: Stage, request: Request, num_tasks: int) -> WorkerPool[ExtractionTask, Outcome] | DaskPool[ExtractionTask, Outcome]:
+    """The workers: processes of this machine, or of a dask cluster."""
+    from rspnet_cli.videos.extract_video import extract_video  # loads the decoder
+
+    timeout_s = request.config.video_timeout_s
+    if request.dask is not None:
+        return DaskPool(request.dask, extract_video, timeout_s=timeout_s, folder=stage.work / FRAMES_FOLDER)
+    return WorkerPool(extract_video, num_workers=min(request.config.workers or num_cpus(), max(num_tasks, 1)), timeout_s=timeout_s)
 
 
 def _finish(stage: Stage, request: Request, outcomes: dict[str, Outcome], *, before: Manifest | None, num_workers: int) -> Manifest:

@@ -27,7 +27,7 @@ COMMANDS = [
 SHARED = "--work-dir --out --force --json --quiet"
 FLAGS = {
     "extract": "--dataset --annotations --short-side --codec --crf --workers --limit --strict --keep-partial --max-pixels --video-timeout "
-    "--retry-failed --verify-sources --shard",
+    "--retry-failed --verify-sources --shard --dask",
     "pretrain": "--recipe --config --set --split --epochs --batch-size --lr --backbone --device --precision --compile --workers --seed",
     "export-features": "--frames --clips --pool --gallery-augment --split --seed --random-init --checkpoint --device --precision "
     "--batch-size --workers --set --shard",
@@ -112,7 +112,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "--version") == (0, f"rspnet {rspnet_cli.__version__}\n", "")
 
 
-HEAVY = {"torch", "av", "pandas", "sklearn", "scipy", "safetensors", "tensorboard", "pyarrow"}
+HEAVY = {"torch", "av", "pandas", "sklearn", "scipy", "safetensors", "tensorboard", "pyarrow", "distributed"}
 USAGE_ERRORS = [
     ["extrakt"],
     ["--nonsense"],
@@ -121,6 +121,8 @@ USAGE_ERRORS = [
     ["extract", "videos", "--codec", "vhs"],
     ["extract", "videos", "--shard", "0/4"],
     ["extract", "videos", "--shard", "1/4", "--dry-run"],
+    ["extract", "videos", "--dask", "tcp://localhost:1", "--dry-run"],
+    ["extract", "videos", "--dask", "tcp://localhost:1", "--workers", "2"],
     ["merge"],
     ["slurm", "pretrain", "--recipe", "r3d-18"],
     ["merge", "pretrain"],
