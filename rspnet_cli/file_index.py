@@ -1,19 +1,21 @@
-"""The index of a stage with many files: a line with size and hash for each, in one file whose own hash stands in the manifest.
+"""Files of a stage by size and hash: whether one is still what it was, and the index of a stage with many.
 
-A set of ten million videos has as many files of frames. In the manifest they would be gigabytes of JSON, to be parsed by every later
-stage before its first line of work; an index is hashed in seconds and read line by line, or at a few places.
+The index has a line for each file, and its own hash stands in the manifest. A set of ten million videos has as many files of frames: in the
+manifest they would be gigabytes of JSON, to be parsed by every later stage before its first line of work; an index is hashed in seconds
+and read line by line, or at a few places.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple, Protocol
 
 from rspnet_cli.errors import InputError
-from rspnet_cli.files import atomic_path, read_lines
+from rspnet_cli.files import atomic_path, read_lines, sha256_of, sha256_of_folder
 
 INDEX = "files.csv"
 HEADER = "path,bytes,sha256\n"
@@ -27,6 +29,53 @@ class Entry(NamedTuple):
     """Relative to the stage's folder, with forward slashes; without commas, quotes and line ends, as ids are."""
     bytes: int
     sha256: str
+
+
+class KnownFile(Protocol):
+    """What is known of a file: an entry of an index, or an artifact of a manifest."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
+
+
+def artifact_fault(folder: Path, artifact: KnownFile, *, hashed: bool) -> str | None:
+    """What is wrong with an artifact, in words that follow its path, or None."""
+    pure = PurePosixPath(artifact.path)
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\\" in artifact.path or "\0" in artifact.path:
+        return "is no path inside its stage's folder, as an artifact's must be"
+    path = folder / artifact.path
+    try:
+        status = path.lstat()
+        # A link is not followed: one in a loop would end in a RuntimeError before Python 3.13.
+        is_inside = not stat.S_ISLNK(status.st_mode) and path.resolve(strict=True).is_relative_to(folder.resolve())
+    except OSError as error:
+        return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+    if not is_inside:
+        return "is a link that leads elsewhere, where a regular file of the stage must be"
+    is_folder = artifact.path.endswith("/")
+    if not (stat.S_ISDIR(status.st_mode) if is_folder else stat.S_ISREG(status.st_mode)):
+        return f"is not a {'folder' if is_folder else 'regular file'}"
+    try:
+        if is_folder:
+            if not hashed:
+                return None
+            size, digest = sha256_of_folder(path)
+        else:
+            size, digest = (
+                status.st_size,
+                sha256_of(path) if hashed and status.st_size == artifact.bytes else artifact.sha256,
+            )
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if size != artifact.bytes:
+        return f"has {size:,} bytes, not the {artifact.bytes:,} that the manifest records"
+    if digest != artifact.sha256:
+        return "was changed after it was written (its sha256 differs)"
+    return None
 
 
 def write_index(path: Path, entries: Iterable[Entry]) -> tuple[int, int]:

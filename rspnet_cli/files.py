@@ -20,11 +20,8 @@ TEMPORARY = ".tmp-"
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an exception says that a disk or a quota is full (libraries raise it as different classes)."""
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return True
-    # safetensors' Rust side has an exception of its own; the operating system's words are in its text.
-    return type(error).__name__ == "SafetensorError" and "os error 28" in str(error)
+    """Whether an exception says that a disk or a quota is full."""
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def disk_full(path: Path, needed_bytes: int | None = None) -> DiskFullError:

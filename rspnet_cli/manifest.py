@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pydantic import (
@@ -28,8 +28,8 @@ from pydantic import (
 )
 
 from rspnet_cli.errors import InputError
-from rspnet_cli.file_index import INDEX, Entry, read_index, sample_index
-from rspnet_cli.files import sha256_of, sha256_of_folder, sha256_of_json
+from rspnet_cli.file_index import INDEX, Entry, artifact_fault, read_index, sample_index
+from rspnet_cli.files import sha256_of_json
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
@@ -267,42 +267,6 @@ def checked_artifact(manifest: Manifest, name: str) -> Path:
     path = manifest.artifact_path(name)
     check_artifact(manifest, next(artifact for artifact in manifest.artifacts if artifact.path == name), hashed=True)
     return path
-
-
-def artifact_fault(folder: Path, artifact: Artifact | Entry, *, hashed: bool) -> str | None:
-    """What is wrong with an artifact, in words that follow its path, or None."""
-    pure = PurePosixPath(artifact.path)
-    if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\\" in artifact.path or "\0" in artifact.path:
-        return "is no path inside its stage's folder, as an artifact's must be"
-    path = folder / artifact.path
-    try:
-        status = path.lstat()
-        # A link is not followed: one in a loop would end in a RuntimeError before Python 3.13.
-        is_inside = not stat.S_ISLNK(status.st_mode) and path.resolve(strict=True).is_relative_to(folder.resolve())
-    except OSError as error:
-        return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-    if not is_inside:
-        return "is a link that leads elsewhere, where a regular file of the stage must be"
-    is_folder = artifact.path.endswith("/")
-    if not (stat.S_ISDIR(status.st_mode) if is_folder else stat.S_ISREG(status.st_mode)):
-        return f"is not a {'folder' if is_folder else 'regular file'}"
-    try:
-        if is_folder:
-            if not hashed:
-                return None
-            size, digest = sha256_of_folder(path)
-        else:
-            size, digest = (
-                status.st_size,
-                sha256_of(path) if hashed and status.st_size == artifact.bytes else artifact.sha256,
-            )
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    if size != artifact.bytes:
-        return f"has {size:,} bytes, not the {artifact.bytes:,} that the manifest records"
-    if digest != artifact.sha256:
-        return "was changed after it was written (its sha256 differs)"
-    return None
 
 
 def _parse(file: Path, stage: str | None) -> Manifest:

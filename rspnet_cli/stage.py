@@ -13,20 +13,17 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import platform
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import rspnet_cli
 from rspnet_cli import distributed
+from rspnet_cli.environment import describe_environment
 from rspnet_cli.errors import InputError, RspnetError
 from rspnet_cli.file_index import Entry
 from rspnet_cli.files import disk_full, is_disk_full, write_atomic
@@ -182,30 +179,6 @@ def begin_stage(
                 raise
     finally:
         _remove_empty(out, created)
-
-
-def describe_environment() -> dict[str, Any]:
-    """Facts about machine and libraries that no digest depends on. Only libraries already imported are asked about torch."""
-    facts: dict[str, Any] = {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "host": platform.node(),
-    }
-    facts["libraries"] = dict(_library_versions())
-    facts["cpus"] = os.cpu_count()
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        facts["torch_threads"] = torch.get_num_threads()
-    return facts
-
-
-@cache
-def _library_versions() -> dict[str, str]:
-    versions = {}
-    for library in ("torch", "av", "numpy", "pandas", "scikit-learn", "safetensors"):
-        with suppress(metadata.PackageNotFoundError):
-            versions[library] = metadata.version(library)
-    return versions
 
 
 def _follow(name: str, config: dict[str, Any], inputs: Mapping[str, Path | Manifest], out: Path) -> Stage:

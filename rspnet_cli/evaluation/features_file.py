@@ -16,7 +16,7 @@ that were written.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from rspnet_cli.errors import InputError
 from rspnet_cli.evaluation.videos import LabelledVideos, split_numbers
 from rspnet_cli.files import atomic_path, write_atomic
 from rspnet_cli.tables import FEATURE_VIDEOS
-from rspnet_cli.tensors import check_shape, open_tensors, write_tensors
+from rspnet_cli.tensors import InParts, check_shape, open_tensors, write_tensors
 from rspnet_cli.videos.seen import num_seen
 
 FEATURES = "features.safetensors"
@@ -55,18 +55,19 @@ class FeatureTable(LabelledVideos):
         return num_seen(self.videos["seen"].iloc[rows])
 
 
-def write_features(folder: Path, table: FeatureTable) -> None:
-    """Write both files into a folder, each atomically. Raises DiskFullError."""
-    assert table.clip_features is not None, "an export has the features of every clip"
+def write_features(folder: Path, table: FeatureTable, clip_features: InParts | None = None) -> None:
+    """Write both files into a folder, each atomically. clip_features: in place of the table's. Raises DiskFullError."""
     num_videos, channels = table.features.shape
-    clips = table.clip_features.shape[1]
-    assert table.clip_features.shape == (num_videos, clips, channels)
-    assert table.clip_times_s.shape == (num_videos, clips, 2)
+    of_clips = table.clip_features if clip_features is None else clip_features
+    assert of_clips is not None, "an export has the features of every clip"
+    assert of_clips.dtype == np.float32
+    assert of_clips.shape == (num_videos, table.clip_times_s.shape[1], channels)
+    assert table.clip_times_s.shape[::2] == (num_videos, 2)
     assert len(table.video_index) == len(table.videos) == num_videos
-    tensors: dict[str, np.ndarray] = {
-        "features": table.features.astype(np.float32),
-        "clip_features": table.clip_features.astype(np.float32),
-        "clip_times_s": table.clip_times_s.astype(np.float64),
+    tensors: dict[str, np.ndarray | InParts] = {
+        "features": table.features.astype(np.float32, copy=False),
+        "clip_features": of_clips,
+        "clip_times_s": table.clip_times_s.astype(np.float64, copy=False),
         "label": table.label,
         "group": table.group,
         "video_index": table.video_index.astype(np.int64),
@@ -95,23 +96,6 @@ def write_also(folder: Path, table: FeatureTable, forms: Iterable[str]) -> list[
                 words = table.videos[_header(table)]
                 words.assign(features=list(table.features)).to_parquet(temporary, engine="pyarrow", index=False)
     return names
-
-
-def join_features(parts: Sequence[FeatureTable]) -> FeatureTable:
-    """The features of all videos from those of consecutive rows, each with clip_features. Raises InputError where they do not fit."""
-    facts = [{key: value for key, value in part.metadata.items() if key != "class_names"} for part in parts]
-    video_index = np.concatenate([part.video_index for part in parts])
-    if any(other != facts[0] for other in facts) or not np.array_equal(video_index, np.arange(len(video_index))):
-        raise InputError(f"The features of the shards are not of one run, in whole: {_ADVICE} --shard i/N for all of them.")
-    clip_features = [part.clip_features for part in parts if part.clip_features is not None]
-    return FeatureTable(
-        features=np.concatenate([part.features for part in parts]),
-        clip_features=np.concatenate(clip_features),
-        clip_times_s=np.concatenate([part.clip_times_s for part in parts]),
-        video_index=video_index,
-        videos=pd.concat([part.videos for part in parts], ignore_index=True),
-        metadata=facts[0],
-    )
 
 
 def read_features(folder: Path, *, with_clips: bool = False) -> FeatureTable:

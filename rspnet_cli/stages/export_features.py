@@ -9,7 +9,6 @@ from contextlib import closing
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,7 @@ from rspnet_cli.encoder.batch_norm import estimate_statistics
 from rspnet_cli.encoder.encoder import pool_features
 from rspnet_cli.encoder.load import PretrainedEncoder, default_checkpoint, load_encoder
 from rspnet_cli.errors import InputError, RspnetError
+from rspnet_cli.evaluation.feature_facts import feature_facts
 from rspnet_cli.evaluation.features import (
     ClipInput,
     UniformClips,
@@ -45,10 +45,6 @@ from rspnet_cli.videos.seen import seen_videos, trained_videos
 NAME = "export-features"
 _STATISTICS = "batch_norm.safetensors"
 _AGAIN = "start anew with --force"
-_SAMPLING = {
-    "consecutive": "consecutive frames, starts evenly spaced from first to last possible; short videos are looped",
-    "cover": "frames spread over the whole video, offsets evenly spaced",
-}
 
 
 def export_features(
@@ -271,6 +267,7 @@ def _write_results(
     num_statistics_clips: int,
 ) -> Manifest:
     rows = slice(pieces[0].start, pieces[-1].stop)
+    origins = {"training": _encoder_manifest(stage), "extract": stage.inputs["extract"]}
     clip_features, clip_times_s = _read_pieces(config, stage, encoder.channels, pieces)
     features = FeatureTable(
         features=clip_features.mean(axis=1, dtype=np.float64).astype(np.float32),
@@ -278,7 +275,7 @@ def _write_results(
         clip_times_s=clip_times_s,
         video_index=np.arange(rows.start, rows.stop, dtype=np.int64),
         videos=_video_rows(config, stage, table, gallery).iloc[rows].reset_index(drop=True),
-        metadata=_metadata(config, stage, encoder, gallery, num_statistics_clips),
+        metadata=feature_facts(config, encoder, gallery, num_statistics_clips, **origins),
     )
     write_features(stage.work, features)
     also = write_also(stage.work, features, config.also) if stage.name == NAME else []  # of shards, merge writes them
@@ -298,33 +295,3 @@ def _video_rows(config: ExportConfig, stage: Stage, table: FramesTable, gallery:
     # By the hash of the source: also true of another extraction, and of a copy of a video under another name.
     videos["seen"] = seen_videos(None if config.random_init else _encoder_manifest(stage), table.rows["sha256"])
     return videos
-
-
-def _metadata(
-    config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, gallery: Gallery | None, num_statistics_clips: int
-) -> dict[str, str]:
-    """What a reader of the features file alone must know, as safetensors metadata (text)."""
-    training = _encoder_manifest(stage)
-    antialias = "with" if encoder.antialias else "without"
-    values: dict[str, Any] = {
-        "format": "rspnet features 1",
-        "tensors": "features (V, C): mean over clips; clip_features (V, N, C); clip_times_s (V, N, 2): start, end in source seconds; "
-        "label, group, video_index (V,); row i is row i of videos.csv",
-        "backbone": encoder.backbone_name,
-        "width": training.config["model"]["width"],
-        "checkpoint": "initial (untrained)" if config.random_init else config.checkpoint,
-        "batch_norm": f"estimated on {num_statistics_clips} train clips" if num_statistics_clips else "running averages of training",
-        "layer": "last feature map, before any projection head; not normalised",
-        "pool": config.pool,
-        "clips": config.clips,
-        "clip_frames": encoder.frames,
-        "clip_size": encoder.size,
-        "frame_rate": "that of the video" if encoder.frame_rate is None else encoder.frame_rate,
-        "clip_sampling": _SAMPLING[encoder.sampling],
-        "preprocessing": f"largest centre square, bilinear resize {antialias} antialias, RGB / 255, ImageNet mean and deviation",
-        "gallery": "preprocessed as all other videos, complete" if gallery is None else gallery.words(),
-        "precision": config.precision,
-        f"{training.stage}_digest": training.digest,
-        "extract_digest": stage.inputs["extract"].digest,
-    }
-    return {key: str(value) for key, value in values.items()}

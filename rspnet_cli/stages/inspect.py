@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rspnet_cli.errors import InputError
+from rspnet_cli.file_index import artifact_fault
 from rspnet_cli.lineage import Node, flatten, nodes_of
-from rspnet_cli.manifest import Manifest, artifact_fault
+from rspnet_cli.manifest import Manifest
 from rspnet_cli.progress import Reporter
 
 # Facts of a run that can explain other results; times and hosts differ always.

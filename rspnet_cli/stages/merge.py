@@ -2,7 +2,8 @@
 
 Frames are moved, never copied: a set of ten million videos is renamed folder by folder (`StoreLayout`), 4,096 in all, one of 50,000
 file by file. Hard links would cost as much as moving every file, and not all shared file systems have them; references from the result
-into the folders of shards would leave artifacts outside their stage's folder. Features are written anew, as one file.
+into the folders of shards would leave artifacts outside their stage's folder. Features are written anew, as one file, with those of
+one shard's clips in memory.
 
 It can be killed at any moment. Tables and manifests of the shards stay until the new result is whole and in its place, so the same
 command makes the tables again and moves the frames that are not moved yet. Only then are the folders of the shards removed: of them,
@@ -123,11 +124,11 @@ def _merge_extractions(stage: Stage, shards: Sequence[Manifest], report: Reporte
 
 
 def _merge_features(stage: Stage, shards: Sequence[Manifest], report: Reporter) -> None:
-    from rspnet_cli.evaluation.features_file import FEATURES, VIDEOS, join_features, read_features, write_also, write_features
+    from rspnet_cli.evaluation.features_file import FEATURES, VIDEOS, write_also
+    from rspnet_cli.evaluation.merging import merge_features
 
     tracked = report.track(shards, total=len(shards), unit="shards", name="merge")
-    table = join_features([read_features(manifest.folder, with_clips=True) for manifest in tracked])
-    write_features(stage.work, table)
+    table = merge_features((manifest.folder for manifest in tracked), stage.work)
     stage.finish(
         results=dict(shards[0].results) | {"videos": len(table.features)},
         artifacts=[FEATURES, VIDEOS, *write_also(stage.work, table, stage.config["also"])],

@@ -160,7 +160,7 @@ def test_a_merge_killed_at_any_change_of_the_disk_is_finished_by_the_same_comman
         shutil.rmtree(out.parent)
         if not killed:
             break
-        number += 1 if codec == "h264" else 3
+        number += 2 if codec == "h264" else 5
     assert number > 50
 
 
