@@ -3,8 +3,8 @@
     python examples/three_seeds.py demo-run/extract --out demo-run/three-seeds
 
 prints a Markdown table: per seed recall@1 and linear top-1 with their 95 % intervals, those of the same network before training, RSP
-accuracy, A-VID top-1 and the minutes of pretraining. Stopped and started again it goes on where it was. What follows `--` goes to
-`rspnet pretrain`:
+accuracy, A-VID top-1 and the minutes of pretraining. Features are max-pooled, as in the paper's supplement (`--pool avg`: as in its
+code). Stopped and started again it goes on where it was. What follows `--` goes to `rspnet pretrain`:
 
     python examples/three_seeds.py demo-run/extract --out other -- --recipe small-cpu --set objective.rsp_weight=0
 """
@@ -23,7 +23,7 @@ from demo import run
 from result_tables import markdown, read_results, with_interval
 
 
-def run_seed(extract: Path, folder: Path, seed: int, pretrain_flags: list[str]) -> None:
+def run_seed(extract: Path, folder: Path, seed: int, pool: str, pretrain_flags: list[str]) -> None:
     """Pretraining, features and evaluations of one seed, and of its untrained encoder, all in `folder`."""
     untrained = folder / "random-init"
 
@@ -31,8 +31,9 @@ def run_seed(extract: Path, folder: Path, seed: int, pretrain_flags: list[str]) 
         return run(*words, environment=os.environ | {"RSPNET_WORK_DIR": str(folder)})
 
     step("rspnet", "pretrain", extract, *pretrain_flags, "--seed", str(seed), "--out", folder / "pretrain")
-    step("rspnet", "export-features", folder / "pretrain", "--out", folder / "export-features")
-    step("rspnet", "export-features", folder / "pretrain", "--random-init", "--out", untrained / "export-features")
+    export = ("rspnet", "export-features", folder / "pretrain", "--pool", pool)
+    step(*export, "--out", folder / "export-features")
+    step(*export, "--random-init", "--out", untrained / "export-features")
     for place in (folder, untrained):
         step("rspnet", "eval-retrieval", place / "export-features", "--out", place / "eval-retrieval")
         step("rspnet", "eval-classification", place / "export-features", "--probe", "linear", "--out", place / "eval-classification")
@@ -88,13 +89,14 @@ def main() -> None:
     parser.add_argument("extract", type=Path, help="folder or manifest of an extraction")
     parser.add_argument("--out", type=Path, required=True, help="folder to write, one sub-folder a seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--pool", choices=("max", "avg"), default="max", help="of a clip's features (default: %(default)s)")
     own, pretrain_flags = sys.argv[1:], ["--recipe", "small-cpu"]
     if "--" in own:
         own, pretrain_flags = own[: own.index("--")], own[own.index("--") + 1 :]
     arguments = parser.parse_args(own)
     folders = {seed: arguments.out / f"seed-{seed}" for seed in arguments.seeds}
     for seed, folder in folders.items():
-        run_seed(arguments.extract, folder, seed, pretrain_flags)
+        run_seed(arguments.extract, folder, seed, arguments.pool, pretrain_flags)
     print("\n" + seeds_table({seed: figures(folder) for seed, folder in folders.items()}))
 
 

@@ -260,6 +260,8 @@ def _refuse_without_effect(config: PretrainConfig | FinetuneConfig, typed: Mappi
             "objective.margin": (config.objective.rsp_weight == 0, "objective.rsp_weight is 0"),
         }
     else:
+        of_training = [key for key in typed if key.startswith(("optim.", "augment.")) or key in ("data.select_on", "model.linear")]
+        without_effect |= {key: (config.optim.epochs == 0, "optim.epochs is 0") for key in of_training if key != "optim.epochs"}
         without_effect["optim.milestones"] = (config.optim.schedule != "multistep", "optim.schedule is not multistep")
     for key, (idle, why) in without_effect.items():
         if key in typed and idle:

@@ -136,6 +136,9 @@ def begin_stage(
     created = [path for path in (out, *out.parents) if not os.path.exists(path)]  # noqa: PTH110
     try:
         read = {stage: source if isinstance(source, Manifest) else read_manifest(source, stage=stage) for stage, source in inputs.items()}
+        for manifest in read.values():
+            if os.path.realpath(manifest.folder) == os.path.realpath(out):  # it would replace what it was made from
+                raise InputError(f"{out} holds what this {name} would start from: name another folder with --out.")
         # JSON once, so that a fresh config and one read from a file compare equal.
         stage = Stage(name=name, config=json.loads(json.dumps(config)), inputs=read, folder=out)
         if force:

@@ -82,7 +82,10 @@ def finetune(
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", help="Of the pretraining: last, best or epoch_N.", show_default="last")
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the train videos.", show_default="the recipe's")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", help="Passes over the train videos; 0: test a fine-tuned network as it is.", show_default="the recipe's"),
+    ] = None,
     batch_size: BatchSize = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate; never scaled.", show_default="the recipe's")] = None,
     device: Device = None,
@@ -125,7 +128,7 @@ def finetune(
     # A random start needs no pretraining, but takes its network and clips from one that is there.
     if pretrain is None and (not settings.model.random_init or os.path.exists(work_dir / "pretrain" / MANIFEST)):  # noqa: PTH110
         pretrain = work_dir / "pretrain"
-    if recipe is None and pretrain is not None:
+    if recipe is None and pretrain is not None and settings.optim.epochs:
         chosen = finetune_recipe_for(read_manifest(pretrain, stage=ENCODER_STAGES, verify=False))
         if chosen is not None:
             settings = settings_with(recipe=chosen)
@@ -151,7 +154,7 @@ def _show(manifest: Manifest, baseline: Manifest | None) -> None:
     results = manifest.results
     splits = results.get("splits", {})
     unit = "split" if results["protocol"] == "split" else "fold"
-    where = f"mean of {len(splits)} {unit}s" if splits else f"{unit} {results['split']}"
+    where = f"mean of {len(splits)} {unit}{'s' if len(splits) > 1 else ''}" if splits else f"{unit} {results['split']}"
     title = f"Fine-tuning: {results['queries']:,} test videos, {results['classes']:,} classes ({where})"
     header = ["", "share (95 % interval)", "chance", *(f"{unit} {number}" for number in splits)]
     if baseline is not None:
@@ -179,9 +182,10 @@ def _notes(manifest: Manifest) -> list[str]:
         "validation": f"chosen on {results['selection_videos']:,} videos held out of train",
         "test": "chosen on the test videos themselves, as published: the figures flatter",
         "last": "the last one, not chosen",
+        None: "",
     }[results["selected_on"]]
     notes = [
-        f"{which}: {chosen}.",
+        f"{which}: {chosen}." if results["epochs"] else "Tested as it was, without training.",
         f"Tested with {results['clips']} clips per video, logits averaged.",
         seen_text(results["queries_seen"], "test videos"),
         f"Always guessing the largest class gives {results['chance']['majority']:.3f}.",

@@ -81,8 +81,8 @@ class FinetuneOptimConfig(OptimSection):
 
     batch_size: int = Field(32, ge=1, le=1_000_000)
     """Global batch: videos per step, all processes together. The last incomplete batch of an epoch is dropped."""
-    epochs: int = Field(30, ge=1, le=1_000_000)
-    """Passes over the train videos."""
+    epochs: int = Field(30, ge=0, le=1_000_000)
+    """Passes over the train videos. 0: none; a fine-tuned network is tested as it is, by its own last layer."""
     schedule: Literal["cosine", "multistep", "constant"] = "cosine"
     """cosine: from lr to lr / 1000, a step per epoch. multistep: lr, a tenth of it from each milestone on. constant: lr."""
     milestones: tuple[int, ...] = ()

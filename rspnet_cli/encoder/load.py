@@ -17,8 +17,9 @@ from torch import Tensor
 
 from rspnet_cli.config import MEAN, STD, ClipConfig, FinetuneClipConfig, FinetuneModelConfig, ModelConfig
 from rspnet_cli.devices import resolve_device
-from rspnet_cli.encoder.classifier import CLASSIFIER
+from rspnet_cli.encoder.classifier import CLASSIFIER, Classifier
 from rspnet_cli.encoder.encoder import Encoder
+from rspnet_cli.encoder.registry import build_backbone
 from rspnet_cli.errors import InputError
 from rspnet_cli.manifest import ENCODER_STAGES, Manifest, checked_artifact, read_manifest
 from rspnet_cli.settings import validated
@@ -139,6 +140,17 @@ def load_encoder(path: str | Path, device: str = "cpu", checkpoint: str | None =
         if parameter.dim() == 5:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
     return encoder
+
+
+def load_classifier(manifest: Manifest, checkpoint: str, *, num_classes: int) -> Classifier:
+    """The whole network of a fine-tuning, backbone and last layer, on the CPU. Raises InputError as `load_encoder` does."""
+    name, prefix = checkpoint_file(manifest, checkpoint)
+    checked_artifact(manifest, name)
+    trained = TrainedAs.read(manifest)
+    with torch.device("meta"):
+        classifier = Classifier(build_backbone(trained.backbone, trained.width), num_classes=num_classes)
+    classifier.load_state_dict(read_state(manifest, name, classifier.state_dict(), prefix), assign=True)
+    return classifier
 
 
 def preprocess(clips: Tensor, size: int, *, antialias: bool) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rspnet_cli.errors import InputError
+from rspnet_cli.evaluation.gallery import gallery_kind
 from rspnet_cli.evaluation.videos import LabelledVideos
 from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.progress import Reporter
@@ -121,15 +122,16 @@ def _difference(result: Manifest, baseline: Manifest) -> str:
 
 def _conditions(manifest: Manifest) -> dict[str, Any]:
     """What two results must share to stand beside each other."""
-    setup = manifest.results.get("setup", {})
+    export = None if manifest.stage == "finetune" else manifest.input("export-features", verify=False)
+    features = {} if export is None else export.config
     of_training = {name: manifest.config.get(name, {}) for name in ("data", "model")}
     return {
         "protocol": manifest.results.get("protocol"),
         "split": manifest.config.get("split", of_training["data"].get("split")),
         "number of epochs": manifest.results.get("epochs"),
-        "number of clips": setup.get("clips"),
-        "pooling": setup.get("pool"),
-        "gallery": setup.get("gallery"),
+        "number of clips": features.get("clips"),
+        "pooling": features.get("pool"),
+        "gallery": None if export is None else gallery_kind(export),
         "model.linear": of_training["model"].get("linear"),
         "data.select_on": of_training["data"].get("select_on"),
     }

@@ -27,14 +27,19 @@ class Task:
     selection: np.ndarray
     """(n,) int64: the videos that choose the best epoch; none where nothing does."""
     train: np.ndarray
-    """(n,) int64: the videos that are learned from: train without `selection`."""
+    """(n,) int64: the videos that are learned from: train without `selection`; none where a network is tested as it is."""
     labels: np.ndarray
     """(K,) int64: every label of the extraction, ascending: what each row of the last layer stands for."""
     columns: np.ndarray
     """(V,) int64: the place of a video's label in `labels`; -1 without one."""
 
     def only_known(self, scores: np.ndarray) -> np.ndarray:
-        """Scores (n, K) with -inf for the classes that train has no video of, which nobody could have learned."""
+        """Scores (n, K) with -inf for the classes that train has no video of, which nobody could have learned.
+
+        Where nothing is learned here, the network knows them all.
+        """
+        if not len(self.train):
+            return scores
         known = np.isin(np.arange(len(self.labels)), self.columns[self.train])
         return np.where(known, scores, -np.inf)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rspnet_cli.config import ClassificationConfig, ExportConfig, ExtractConfig
+from rspnet_cli.config import ClassificationConfig, ExportConfig, ExtractConfig, FinetuneConfig
 from rspnet_cli.errors import InputError
 from rspnet_cli.lineage import flatten
 from rspnet_cli.manifest import ENCODER_STAGES, Manifest
@@ -41,14 +41,15 @@ class Recipe:
 
 
 def nearest_recipe(stage: str, config: Mapping[str, Any]) -> Recipe | None:
-    """The recipe of a training stage that differs in the fewest settings; None where the settings are none that this version knows.
+    """The recipe of a training stage that differs in the fewest settings; None where the settings are none that this version knows, and
+    for a test without training.
 
     A recipe's learning rate is that for the run's batch, its queue trimmed to whole batches, and what it leaves to the encoder is the
     encoder's, as the stages resolve them.
     """
     ours = {key: value for key, value in flatten(dict(config)).items() if key not in _OF_THE_MACHINE}
     batch = ours.get("optim.batch_size")
-    if not isinstance(batch, int) or batch < 1:
+    if not isinstance(batch, int) or batch < 1 or ours.get("optim.epochs") == 0:
         return None
     best: Recipe | None = None
     for name in recipe_names(stage):
@@ -160,7 +161,7 @@ def _settings(stage: str, config: Mapping[str, Any]) -> list[str]:
     if stage in ENCODER_STAGES:
         recipe = nearest_recipe(stage, config)
         if recipe is None:
-            return []
+            return _of_test(config)
         sets = [word for key, (_, value) in recipe.differing.items() for word in ("--set", f"{key}={_typed(value)}")]
         return ["--recipe", recipe.name, *sets]
     if stage == "extract":
@@ -177,6 +178,15 @@ def _settings(stage: str, config: Mapping[str, Any]) -> list[str]:
     if config.get("split") is not None:
         words += ["--split", str(config["split"])]
     return words + (_flags(ClassificationConfig, config, {}, leave=("split", "protocol")) if stage == "eval-classification" else [])
+
+
+def _of_test(config: Mapping[str, Any]) -> list[str]:
+    """What was typed for a fine-tuned network to be tested as it is; empty for any other settings."""
+    settings, defaults = flatten(dict(config)), flatten(FinetuneConfig().identity())
+    if settings.get("optim.epochs") != 0:
+        return []
+    told = [key for key in settings if key.startswith(("clip.", "test.", "data.split")) and settings[key] != defaults.get(key)]
+    return ["--epochs", "0", *(word for key in told for word in ("--set", f"{key}={_typed(settings[key])}"))]
 
 
 def _flags(model: type[BaseModel], config: Mapping[str, Any], special: Mapping[str, str], leave: tuple[str, ...]) -> list[str]:

@@ -79,10 +79,12 @@ def _accuracy(manifest: Manifest, baseline: Manifest | None, commands: Sequence[
         lines.append(_line("from random weights", baseline, "s2"))
     lines.append(Line("chance", [results["chance"].get(measure) for measure in _MEASURES], "s3"))
     trained = "the last layer alone was trained" if manifest.config["model"]["linear"] else "the whole network was trained"
+    trained += (
+        f" on {number(results['videos'])} videos for {number(results['epochs'])} epochs; the epoch was chosen on: {results['selected_on']}"
+    )
     note = (
-        f"{number(results['queries'])} test videos of {number(results['classes'])} classes (split {results['split']}); {trained} on "
-        f"{number(results['videos'])} videos for {number(results['epochs'])} epochs; the epoch was chosen on: {results['selected_on']}. "
-        "Whiskers: 95 % intervals."
+        f"{number(results['queries'])} test videos of {number(results['classes'])} classes (split {results['split']}); "
+        f"{trained if results['epochs'] else 'tested as it was, without training'}. Whiskers: 95 % intervals."
     )
     labels = list(_MEASURES.values())
     key, title = "finetune-accuracy", "Accuracy on test videos"

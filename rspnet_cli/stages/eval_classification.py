@@ -13,7 +13,7 @@ from rspnet_cli import distributed
 from rspnet_cli.config import ClassificationConfig
 from rspnet_cli.errors import InputError
 from rspnet_cli.evaluation.features_file import FeatureTable, read_features
-from rspnet_cli.evaluation.gallery import refuse_other_split
+from rspnet_cli.evaluation.gallery import gallery_kind, refuse_other_split
 from rspnet_cli.evaluation.outcomes import Outcome, summary, write_outcomes
 from rspnet_cli.evaluation.parts import Part, chance, fold_parts, split_part, warn_of_unseen_classes
 from rspnet_cli.evaluation.probes import PROBES, Fitted
@@ -55,6 +55,11 @@ def eval_classification(
         table, protocol=config.protocol, split=config.split, split_typed="split" in config.model_fields_set, without_splits="folds"
     )
     refuse_other_split(export, split)
+    if gallery_kind(export) == "reference":
+        report.warn(
+            f"The train videos of {export.path} are randomly cropped and flipped, and their last batch is left out (--gallery-augment "
+            "reference), as released for retrieval alone: export without that option for figures to compare with those of other features."
+        )
     parts = split_part(table, split, report) if split is not None else fold_parts(table, config.seed, report)
     probes = ["linear", "knn"] if config.probe == "both" else [config.probe]
     resolved = {"protocol": protocol, "split": split, "probe": config.probe, "seed": config.seed}

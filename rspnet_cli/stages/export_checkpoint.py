@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from rspnet_cli.config import FinetuneOptimConfig, ModelConfig, OptimConfig
-from rspnet_cli.encoder.classifier import Classifier
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.encoder.foreign import QUERY as RELEASED_QUERY
 from rspnet_cli.encoder.foreign import PublishedClassifier, PublishedEncoder, finetuned_state, pretrained_state
-from rspnet_cli.encoder.load import KEY, QUERY, TrainedAs, checkpoint_file, default_checkpoint, read_state
+from rspnet_cli.encoder.load import KEY, QUERY, TrainedAs, checkpoint_file, default_checkpoint, load_classifier, read_state
 from rspnet_cli.encoder.published import PUBLISHED
-from rspnet_cli.encoder.registry import build_backbone
 from rspnet_cli.encoder.torch_file import write_torch_file
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import sha256_of
@@ -95,13 +93,9 @@ def export_checkpoint(
 
 def _read_classifier(manifest: Manifest, checkpoint: str) -> _Network:
     """Backbone and classifier of a fine-tuning."""
-    name, prefix = checkpoint_file(manifest, checkpoint)
-    checked_artifact(manifest, name)
     trained = TrainedAs.read(manifest)
     num_classes = len(read_rows(checked_artifact(manifest, CLASSES.file)))
-    with torch.device("meta"):
-        expected = Classifier(build_backbone(trained.backbone, trained.width), num_classes=num_classes).state_dict()
-    tensors = read_state(manifest, name, expected, prefix)
+    tensors = load_classifier(manifest, checkpoint, num_classes=num_classes).state_dict()
     state = finetuned_state(PublishedClassifier(trained.backbone, trained.width, tensors))
     return _Network(trained.backbone, trained.width, state, tensors, prefix="")
 
@@ -129,6 +123,8 @@ def _facts(manifest: Manifest, checkpoint: str) -> dict[str, Any]:
     if manifest.is_imported:
         return read_facts(checked_artifact(manifest, SOURCE))
     results, is_tuned = manifest.results, manifest.stage == "finetune"
+    if is_tuned and not results["epochs"]:  # tested as it was: it is still what the fine-tuning before it came to
+        return _facts(manifest.input("finetune", verify=False), manifest.config["model"]["checkpoint"])
     said = manifest.config["optim"]
     optim: OptimConfig | FinetuneOptimConfig = validated(FinetuneOptimConfig, said) if is_tuned else validated(OptimConfig, said)
     # The released code's optimiser has all parameters, also where it trains the last layer alone.

@@ -96,14 +96,15 @@ def test_the_retrieval_table_names_clips_pooling_distance_and_gallery(tmp_path: 
         assert f"Clips: 10, pooling: max, cosine; {words}" in capsys.readouterr().out
 
 
-def test_a_baseline_with_another_gallery_is_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_baseline_with_another_gallery_is_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     settings = {"clips": 10, "pool": "avg", "split": "1"}
     make_export(tmp_path / "export-features", make_table(), config=settings | {"gallery_augment": "reference"})
     untrained = settings | {"gallery_augment": "none", "random_init": True}
     make_export(tmp_path / "random-init/export-features", make_table(), config=untrained)
     place = ["--work-dir", str(tmp_path)]
-    assert main(["eval-retrieval", str(tmp_path / "random-init/export-features"), *place]) == 0
-    assert main(["eval-retrieval", *place]) == 0
+    assert main([command, str(tmp_path / "random-init/export-features"), *place]) == 0
+    assert main([command, *place]) == 0
     printed = capsys.readouterr()
     assert "its gallery is centre, not reference." in printed.err
     assert "untrained (" not in printed.out

@@ -110,6 +110,19 @@ def test_all_folds_have_a_column_each(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "finetune: split 5." in printed.err
 
 
+def test_a_tuned_network_is_tested_as_it_is(work_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["finetune", *TINY]) == 0
+    capsys.readouterr()
+    typed = ["finetune", "rspnet-run/finetune", "--epochs", "0", "--workers", "0", "--device", "cpu"]
+    assert main(typed) == 2
+    assert "holds what this finetune would start from: name another folder with --out" in capsys.readouterr().err
+    assert main([*typed, "--out", "rspnet-run/test"]) == 0
+    printed = capsys.readouterr()
+    assert "recipe" not in printed.err
+    assert "Tested as it was, without training." in printed.out.splitlines()
+    assert read_manifest(work_dir / "test").results["clips"] == 10
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -123,6 +136,9 @@ def test_all_folds_have_a_column_each(tmp_path: Path, capsys: pytest.CaptureFixt
         ("--lr 0", "optim.lr"),
         ("--batch-size 20", "videos to train on, fewer than a batch of 20"),
         ("--device tpu", "--device tpu"),
+        ("--epochs 0", "there must be a fine-tuned network to test"),
+        ("--epochs 0 --lr 0.1", "optim.lr has no effect, because optim.epochs is 0"),
+        ("--epochs 0 --select-on test", "data.select_on has no effect"),
         ("nowhere", "nowhere"),
         ("rspnet-run/extract", "is of stage 'extract', not 'pretrain' or 'finetune'"),
         ("--frames rspnet-run/pretrain", "is of stage 'pretrain', not 'extract'"),

@@ -161,6 +161,17 @@ def test_videos_without_a_label_are_left_out_and_counted(tmp_path: Path) -> None
     assert listener.heard("3 videos of split 1 have no label: left out.")
 
 
+def test_a_probe_on_an_augmented_gallery_says_so_at_every_look(tmp_path: Path) -> None:
+    make_export(tmp_path / "export", make_table(), config={"gallery_augment": "reference", "split": "1"})
+    for _ in range(2):
+        listener = Listener()
+        run(tmp_path, listener, probe="knn")
+        assert listener.heard("warning: The train videos of")
+    with pytest.raises(InputError) as caught:
+        run(tmp_path, protocol="folds")
+    refused(caught.value, "--gallery-augment", "--split 1")
+
+
 def test_the_majority_is_that_of_train(tmp_path: Path) -> None:
     table = make_table(classes=3)
     table.videos.loc[(table.videos["label"] == 0) & (table.videos.index % 3 > 0), "split_1"] = "unused"

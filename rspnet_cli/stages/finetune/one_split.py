@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,8 @@ from rspnet_cli.clips.augment import augment
 from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, SingleClips, batches
 from rspnet_cli.config import FinetuneConfig
 from rspnet_cli.encoder.batch_norm import estimate_statistics
-from rspnet_cli.encoder.classifier import CLASSIFIER, Classifier
-from rspnet_cli.encoder.load import load_encoder
-from rspnet_cli.encoder.registry import build_backbone
+from rspnet_cli.encoder.classifier import CLASSIFIER
+from rspnet_cli.encoder.load import checkpoint_file
 from rspnet_cli.evaluation.features import ClipInput, UniformClips, load_clips, statistics_batches, statistics_clips
 from rspnet_cli.evaluation.logits import video_logits
 from rspnet_cli.evaluation.outcomes import Outcome, summary, write_outcomes
@@ -31,6 +31,7 @@ from rspnet_cli.files import link_or_copy_file, write_atomic
 from rspnet_cli.manifest import ENCODER_STAGES, Manifest, read_manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.stage import Stage, begin_stage
+from rspnet_cli.stages.finetune.network import first_classifier
 from rspnet_cli.tables import (
     CLASSES,
     EPOCHS,
@@ -60,10 +61,12 @@ def finetune_one_split(
             return stage.manifest
         table = read_frames(stage.inputs["extract"])
         task = make_task(labelled_videos(table), config.data, seed=config.run.seed, report=report)
+        if not config.optim.epochs:
+            task = replace(task, train=task.train[:0])
         _check_fit(config, stage, table, task, report)
         run = _Run(config, stage, table, task, device, report)
         with distributed.may_fail_on_one_rank():
-            position = run.train()
+            position = run.train() if config.optim.epochs else Position()
             logits = run.test()
         if distributed.is_main():
             _write_results(config, stage, table, task, position, logits)
@@ -75,29 +78,14 @@ def _check_fit(config: FinetuneConfig, stage: Stage, table: FramesTable, task: T
     """Whether the settings fit these videos. Raises InputError where they cannot work; warns where they will work badly."""
     assert config.clip.size is not None
     assert config.clip.frames is not None
-    check_num_videos(len(task.train), config.optim.batch_size, smallest=1 if config.model.linear else 2)
     table.refuse_larger(config.clip.size)
-    warn_of_unseen_classes(task.videos, [task.part], report)
+    if config.optim.epochs:
+        check_num_videos(len(task.train), config.optim.batch_size, smallest=1 if config.model.linear else 2)
+        warn_of_unseen_classes(task.videos, [task.part], report)
     if config.clip.sampling == "consecutive" and not config.clip.frame_rate:
         warn_of_looped(table, np.concatenate([task.train, task.part.test]), config.clip.frames, report)
-    if stage.classes_differ:
+    if stage.classes_differ and config.optim.epochs:
         report.info("finetune: the encoder's videos had other classes than these; those of these videos are learned.")
-
-
-def build_classifier(config: FinetuneConfig, encoder: Manifest | None, num_classes: int) -> Classifier:
-    """The network before the first step: the encoder's backbone, or random weights, and a last layer that is a function of the seed alone.
-
-    The caller's random state is left as it was.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)
-        model = config.model
-        assert model.backbone is not None
-        if encoder is None:
-            backbone = build_backbone(model.backbone, model.width or 1.0)
-        else:
-            backbone = load_encoder(encoder.path, checkpoint=model.checkpoint).backbone
-        return Classifier(backbone, num_classes=num_classes, frozen=model.linear)
 
 
 class _Run:
@@ -113,7 +101,7 @@ class _Run:
         self.frames, self.frame_rate = clip.frames, clip.frame_rate or None
         self.clip_input = ClipInput(clip.size, bool(clip.antialias), device)
         self.workers = config.run.workers or 0
-        self.classifier = build_classifier(config, _encoder_of(stage), len(task.labels))
+        self.classifier = first_classifier(config, _encoder_of(stage), task, report)
         # The faster layout of 3D convolutions; see pretrain.
         self.classifier.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         if config.run.compile:
@@ -180,7 +168,8 @@ class _Run:
 
     def test(self) -> np.ndarray:
         """Logits of the test videos (Q, K) by the best epoch, over test.clips clips each."""
-        Checkpoints(self.stage.work).load_weights(self.classifier, "best")
+        if self.config.optim.epochs:
+            Checkpoints(self.stage.work).load_weights(self.classifier, "best")
         return self._logits(self.task.part.test, count=self.config.test.clips, report=self.report)
 
     def _select(self) -> dict[str, float]:
@@ -261,7 +250,7 @@ def _write_results(config: FinetuneConfig, stage: Stage, table: FramesTable, tas
         "videos": len(task.train),
         "classes": len(np.unique(task.columns[task.part.train])),
         "epochs": position.epoch,
-        "selected_on": config.data.select_on,
+        "selected_on": config.data.select_on if position.epoch else None,
         "selection_videos": len(task.selection),
         "selection_top1": -position.best_score[0] if position.best_score else None,
         "best_epoch": position.best_epoch,
@@ -283,12 +272,19 @@ def _write_results(config: FinetuneConfig, stage: Stage, table: FramesTable, tas
     _write_videos(stage, table, task, seen)
     classes = ({"label": label, "label_name": videos.class_names[label]} for label in task.labels.tolist())
     write_atomic(stage.work / CLASSES.file, csv_bytes(CLASSES.header(), classes))
-    checkpoints = Checkpoints(stage.work).publish()
+    if position.epoch:
+        trained, best = (
+            [FINETUNE_METRICS.file, EPOCHS.file, *Checkpoints(stage.work).publish()],
+            stage.work / "checkpoints/best.safetensors",
+        )
+    else:
+        assert encoder is not None
+        trained, best = [], encoder.folder / checkpoint_file(encoder, str(config.model.checkpoint))[0]
     (stage.work / CLASSIFIER).unlink(missing_ok=True)  # of a run that was killed here
-    link_or_copy_file(stage.work / "checkpoints" / "best.safetensors", stage.work / CLASSIFIER)
+    link_or_copy_file(best, stage.work / CLASSIFIER)
     stage.finish(
         results=results,
-        artifacts=[*artifacts, CLASSIFIER, CLASSES.file, FINETUNE_VIDEOS.file, FINETUNE_METRICS.file, EPOCHS.file, *checkpoints],
+        artifacts=[*artifacts, CLASSIFIER, CLASSES.file, FINETUNE_VIDEOS.file, *trained],
         logs=[TIMINGS.file, "tensorboard"],
         classes_sha256=stage.inputs["extract"].classes_sha256,
         environment={"device": config.run.device, "workers": config.run.workers},

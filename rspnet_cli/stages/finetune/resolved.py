@@ -20,10 +20,27 @@ def resolve(config: FinetuneConfig, encoder: Manifest | None, device: torch.devi
     encoder: the pretraining or fine-tuning to go on from, or whose network and clips to take; None: random weights. Raises InputError
     where the settings and the encoder do not belong together, or a batch cannot be shared.
     """
+    if not config.optim.epochs:
+        return _resolve_test(config, encoder, device)
     check_batch(config.optim.batch_size, smallest=1 if config.model.linear else 2)
     trained = None if encoder is None else TrainedAs.read(encoder)
     model = _model(config.model, encoder, trained)
     return config.model_copy(update={"model": model, "clip": _clip(config.clip, model, trained), "run": resolved_run(config.run, device)})
+
+
+def _resolve_test(config: FinetuneConfig, tuned: Manifest | None, device: torch.device) -> FinetuneConfig:
+    """Of a test without training: nothing chooses an epoch, and the clips are those of the network but for what is asked for."""
+    if tuned is None or tuned.stage != "finetune" or config.model.random_init:
+        raise InputError(
+            "Without an epoch of training there must be a fine-tuned network to test: name the folder of a finetune, or train with "
+            "--epochs 1 or more."
+        )
+    trained = TrainedAs.read(tuned)
+    clip = config.clip if "sampling" in config.clip.model_fields_set else config.clip.model_copy(update={"sampling": trained.sampling})
+    model = _model(config.model, tuned, trained)
+    data = config.data.model_copy(update={"select_on": "last"})
+    update = {"data": data, "model": model, "clip": _clip(clip, model, trained), "run": resolved_run(config.run, device)}
+    return config.model_copy(update=update)
 
 
 def _model(model: FinetuneModelConfig, encoder: Manifest | None, trained: TrainedAs | None) -> FinetuneModelConfig:
