@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from rspnet_cli.errors import RspnetError
+from rspnet_cli.errors import InputError, RspnetError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+T = TypeVar("T")
 
 _host_group: Any = None  # beside nccl, for what is decided on the host
 
@@ -93,6 +95,21 @@ def share(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def decide(action: Callable[[], T]) -> T:
+    """What rank 0's action returns, on every rank. Its InputError is raised on every rank, and rank 0 says it."""
+    result: T | None = None
+    if is_main():
+        try:
+            result = action()
+        except InputError as error:
+            share((None, str(error)))
+            raise
+    result, message = share((result, ""))
+    if message:
+        raise InputError(message)
+    return cast("T", result)
 
 
 def largest(value: int) -> int:

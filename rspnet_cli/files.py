@@ -21,11 +21,8 @@ TEMPORARY = ".tmp-"
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an exception says that a disk or a quota is full (libraries raise it as different classes)."""
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return True
-    # safetensors' Rust side has an exception of its own; the operating system's words are in its text.
-    return type(error).__name__ == "SafetensorError" and "os error 28" in str(error)
+    """Whether an exception says that a disk or a quota is full."""
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def disk_full(path: Path, needed_bytes: int | None = None) -> DiskFullError:
@@ -111,6 +108,19 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             if is_disk_full(error):
                 raise disk_full(path, len(data)) from error
             raise
+
+
+def read_lines(path: Path, block_bytes: int = 2**17) -> Iterator[bytes]:
+    """The lines of a file, a block at a time, closed in between: more files can be read side by side than may be open."""
+    place = 0
+    while True:
+        with path.open("rb") as file:
+            file.seek(place)
+            lines = file.readlines(block_bytes)
+            place = file.tell()
+        if not lines:
+            return
+        yield from lines
 
 
 def fsync_folder(folder: Path) -> None:

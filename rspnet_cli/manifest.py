@@ -2,6 +2,8 @@
 
 `<folder>/manifest.json` is written last and atomically (by `rspnet_cli.stage`), so a folder that has one is whole. Reading checks the
 schema, the stage, the digest and every artifact before a caller sees anything; each fault is one sentence and exit code 2.
+
+The many files of an extraction stand in an index (`rspnet_cli.file_index`), which is one artifact. Schema 1 had them in the manifest.
 """
 
 from __future__ import annotations
@@ -9,25 +11,51 @@ from __future__ import annotations
 import json
 import os
 import stat
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from rspnet_cli.errors import InputError
-from rspnet_cli.files import sha256_of, sha256_of_folder, sha256_of_json
+from rspnet_cli.file_index import INDEX, Entry, artifact_fault, read_index, sample_index
+from rspnet_cli.files import sha256_of_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished"
-# 1.5 million artifacts fit; a larger file is no manifest of ours and is not parsed.
+# 1.5 million artifacts of schema 1 fit; a larger file is no manifest of ours and is not parsed.
 MAX_MANIFEST_BYTES = 256 * 2**20
-# Artifacts below these folders are many: reading a manifest checks their sizes, and they are hashed when they are used
-# (pretrain's first epoch) or asked for (`rspnet inspect --verify`).
-HASHED_ON_USE = ("frames/",)
+# Reading a manifest looks for so many files of an index, and of a longer one for a sample: on a shared disk a million take minutes.
+CHECKED_FILES, SAMPLED_FILES = 20_000, 1_000
+# Schema 1: the many files are hashed when they are used (pretrain's first epoch) or asked for (`rspnet inspect --verify`), as those of
+# an index are.
+_HASHED_ON_USE = "frames/"
 # The stages that leave an encoder behind.
 ENCODER_STAGES = ("pretrain", "finetune")
+SHARD_SUFFIX, SHARD_MARK = "-shard", ".shard-"
+"""Of a part of a stage (`rspnet_cli.shards`): the ending of its stage's name, by which no later stage takes it for the whole, and what
+its folder is called after the result's name."""
 _NOT_DIGESTED = {"created", "environment", "digest"}
+
+
+class Listed(BaseModel):
+    """What an index lists: all that is below a folder of the stage."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    folder: str = Field(pattern="^[^/]+/$")
+    files: int = Field(ge=0, strict=True)
+    bytes: int = Field(ge=0, strict=True)
 
 
 class Artifact(BaseModel):
@@ -38,6 +66,19 @@ class Artifact(BaseModel):
     """Relative to the manifest's folder, with forward slashes."""
     bytes: int = Field(ge=0, strict=True)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    lists: Listed | None = None
+    """Of the index of further files, INDEX."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Artifact:
+        if self.lists is not None and self.path != INDEX:
+            raise ValueError(f"the index of files is {INDEX}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, values_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `lists` where there is none, as in schema 1: old digests stay what they were."""
+        return {key: value for key, value in values_of(self).items() if value is not None}
 
 
 class InputRef(BaseModel):
@@ -85,12 +126,43 @@ class Manifest(BaseModel):
     @property
     def command(self) -> str:
         """The command that made it."""
+        if self.stage.endswith(SHARD_SUFFIX):
+            return f"{self.stage.removesuffix(SHARD_SUFFIX)} --shard {self.config.get('shard')}"
         return "import-checkpoint" if self.is_imported else self.stage
 
     @property
     def advice(self) -> str:
         """What to do about a file of it that is not what it was."""
         return f"restore it, or make it anew with `rspnet {self.command} --force`"
+
+    @property
+    def listed(self) -> Listed | None:
+        """What the index says of the many files together; None where there is none."""
+        return next((artifact.lists for artifact in self.artifacts if artifact.lists is not None), None)
+
+    @property
+    def few_artifacts(self) -> list[Artifact]:
+        """The artifacts but for the frames of schema 1: few enough to be named one by one."""
+        return [artifact for artifact in self.artifacts if not artifact.path.startswith(_HASHED_ON_USE)]
+
+    @property
+    def num_files(self) -> int:
+        """All files, also those of the index."""
+        return len(self.artifacts) + (self.listed.files if self.listed else 0)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all files together."""
+        return sum(artifact.bytes for artifact in self.artifacts) + (self.listed.bytes if self.listed else 0)
+
+    def indexed(self) -> Iterator[Entry]:
+        """What the index lists, sorted by path; nothing where there is none. Raises InputError."""
+        return iter(()) if self.listed is None else read_index(self.folder / INDEX)
+
+    def hashes(self) -> Iterator[tuple[str, str]]:
+        """(path, sha256) of all files, also those of the index. Raises InputError."""
+        yield from ((artifact.path, artifact.sha256) for artifact in self.artifacts)
+        yield from ((entry.path, entry.sha256) for entry in self.indexed())
 
     def computed_digest(self) -> str:
         """sha256 over the canonical JSON of everything but `created`, `environment` and the digest itself."""
@@ -140,16 +212,18 @@ def read_manifest(
 ) -> Manifest:
     """Read and check a manifest (or the one in a folder).
 
-    stage: the stage it must be of, or several. verify: check that every artifact is there, inside the folder, with its size and hash (the
-    many files of HASHED_ON_USE by size alone). verify_all: hash those too. edited: take one that was edited after it was written, too.
-    Raises InputError for anything amiss.
+    stage: the stage it must be of, or several. verify: check that every artifact is there, inside the folder, with its size and hash; of
+    the files of an index that they are there with their size, of very many some. verify_all: hash all of those too. edited: take one that
+    was edited after it was written, too. Raises InputError for anything amiss.
     """
     file = manifest_file(path)
     stages = (stage,) if isinstance(stage, str) else stage or ()
     manifest = _parse(file, stages[0] if stages else None)
     if stages and manifest.stage not in stages:
         wanted = " or ".join(f"'{name}'" for name in stages)
-        raise InputError(f"{file} is of stage '{manifest.stage}', not {wanted}: run `rspnet {stages[0]}` first, or name another manifest.")
+        whole = manifest.stage.removesuffix(SHARD_SUFFIX)
+        first = f"merge {whole}" if whole != manifest.stage and whole in stages else stages[0]
+        raise InputError(f"{file} is of stage '{manifest.stage}', not {wanted}: run `rspnet {first}` first, or name another manifest.")
     try:
         digest = manifest.computed_digest()
     except (ValueError, RecursionError) as error:  # nested deeper than can be written
@@ -160,11 +234,28 @@ def read_manifest(
         raise InputError(f"{file} was edited after it was written (its digest does not match its content): {manifest.advice}.")
     if verify:
         for artifact in manifest.artifacts:
-            check_artifact(manifest, artifact, hashed=verify_all or not artifact.path.startswith(HASHED_ON_USE))
+            check_artifact(manifest, artifact, hashed=verify_all or not artifact.path.startswith(_HASHED_ON_USE))
+        _check_indexed(manifest, verify_all)
     return manifest
 
 
-def check_artifact(manifest: Manifest, artifact: Artifact, *, hashed: bool) -> None:
+def _check_indexed(manifest: Manifest, verify_all: bool) -> None:
+    """Check the files of an index, which is known to be what was written. Raises InputError."""
+    listed, index = manifest.listed, manifest.folder / INDEX
+    if listed is None:
+        return
+    complete = verify_all or listed.files <= CHECKED_FILES
+    files = size = 0
+    for entry in read_index(index) if complete else sample_index(index, SAMPLED_FILES):
+        if not entry.path.startswith(listed.folder):
+            raise InputError(f"{index} lists {entry.path}, which is not below {listed.folder}: {manifest.advice}.")
+        check_artifact(manifest, entry, hashed=verify_all)
+        files, size = files + 1, size + entry.bytes
+    if complete and (files, size) != (listed.files, listed.bytes):
+        raise InputError(f"{index} lists other files than {manifest.path} says: {manifest.advice}.")
+
+
+def check_artifact(manifest: Manifest, artifact: Artifact | Entry, *, hashed: bool) -> None:
     """Check one artifact's place, kind, size and (if asked) hash. Raises InputError naming the file and the fault."""
     fault = artifact_fault(manifest.folder, artifact, hashed=hashed)
     if fault:
@@ -176,42 +267,6 @@ def checked_artifact(manifest: Manifest, name: str) -> Path:
     path = manifest.artifact_path(name)
     check_artifact(manifest, next(artifact for artifact in manifest.artifacts if artifact.path == name), hashed=True)
     return path
-
-
-def artifact_fault(folder: Path, artifact: Artifact, *, hashed: bool) -> str | None:
-    """What is wrong with an artifact, in words that follow its path, or None."""
-    pure = PurePosixPath(artifact.path)
-    if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\\" in artifact.path or "\0" in artifact.path:
-        return "is no path inside its stage's folder, as an artifact's must be"
-    path = folder / artifact.path
-    try:
-        status = path.lstat()
-        # A link is not followed: one in a loop would end in a RuntimeError before Python 3.13.
-        is_inside = not stat.S_ISLNK(status.st_mode) and path.resolve(strict=True).is_relative_to(folder.resolve())
-    except OSError as error:
-        return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-    if not is_inside:
-        return "is a link that leads elsewhere, where a regular file of the stage must be"
-    is_folder = artifact.path.endswith("/")
-    if not (stat.S_ISDIR(status.st_mode) if is_folder else stat.S_ISREG(status.st_mode)):
-        return f"is not a {'folder' if is_folder else 'regular file'}"
-    try:
-        if is_folder:
-            if not hashed:
-                return None
-            size, digest = sha256_of_folder(path)
-        else:
-            size, digest = (
-                status.st_size,
-                sha256_of(path) if hashed and status.st_size == artifact.bytes else artifact.sha256,
-            )
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    if size != artifact.bytes:
-        return f"has {size:,} bytes, not the {artifact.bytes:,} that the manifest records"
-    if digest != artifact.sha256:
-        return "was changed after it was written (its sha256 differs)"
-    return None
 
 
 def _parse(file: Path, stage: str | None) -> Manifest:
@@ -227,6 +282,8 @@ def _parse(file: Path, stage: str | None) -> Manifest:
             what = f"The {stage} stage" if stage else "The stage"
             raise InputError(f"{what} in {file.parent} is unfinished: type its command again to continue it, then this one.") from None
         command = f"run `rspnet {stage}` first, or name another folder" if stage else "name the folder of a finished stage"
+        if stage and _has_shards(file.parent):
+            command = f"its shards are there: put them together with `rspnet merge {stage}`"
         raise InputError(f"There is no {file}: {command}.") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
@@ -251,3 +308,9 @@ def _parse(file: Path, stage: str | None) -> Manifest:
         raise InputError(f"{file} is no valid manifest ({where}: {first['msg']}): restore it or run the stage again.") from error
     manifest._path = Path(os.path.abspath(file))  # noqa: PTH100 (no resolve(): a linked work directory keeps its name)
     return manifest
+
+
+def _has_shards(folder: Path) -> bool:
+    with suppress(OSError):
+        return any(name.startswith(folder.name + SHARD_MARK) for name in os.listdir(folder.parent))
+    return False

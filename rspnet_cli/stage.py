@@ -13,26 +13,24 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import platform
 import shutil
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import rspnet_cli
 from rspnet_cli import distributed
+from rspnet_cli.environment import describe_environment
 from rspnet_cli.errors import InputError, RspnetError
-from rspnet_cli.files import disk_full, is_disk_full, sha256_of, write_atomic
+from rspnet_cli.file_index import Entry
+from rspnet_cli.files import disk_full, is_disk_full, write_atomic
 from rspnet_cli.locks import hold_lock
-from rspnet_cli.manifest import MANIFEST, SCHEMA_VERSION, UNFINISHED, Artifact, InputRef, Manifest, read_manifest
+from rspnet_cli.manifest import MANIFEST, SCHEMA_VERSION, UNFINISHED, InputRef, Manifest, read_manifest
 from rspnet_cli.progress import Reporter
-from rspnet_cli.settling import STATE, discard, files_of_result, is_settled, refuse_to_overwrite, settle
+from rspnet_cli.settling import STATE, discard, files_of_result, is_settled, listed_artifact, refuse_to_overwrite, settle, write_index_of
 
 
 @dataclass
@@ -67,23 +65,24 @@ class Stage:
         *,
         results: dict[str, Any],
         artifacts: Sequence[str] = (),
-        hashed: Mapping[str, tuple[int, str]] | None = None,
+        indexed: tuple[str, Iterable[Entry]] | None = None,
         logs: Sequence[str] = (),
         classes_sha256: str | None = None,
         environment: Mapping[str, Any] | None = None,
     ) -> Manifest:
         """Make the stage's result whole: hash, write the manifest, move everything to its place.
 
-        artifacts: paths below `work` to hash and list. hashed: path -> (bytes, sha256) of artifacts whose hash is known already; a folder
-        that counts as one artifact ends with a slash. logs: files to keep that are no artifacts (timings). Whatever else lies in
-        `work` was needed only for resuming and is deleted. environment: more facts of this run beside the usual ones. Raises InputError
-        where a file must go that is there and not ours; nothing of the run is lost by it.
+        artifacts: paths below `work` to hash and list. indexed: a folder of `work` ("frames/") and all artifacts in it, many, sorted by
+        path, with hashes that are known already: they go into an index. logs: files to keep that are no artifacts (timings). Whatever
+        else lies in `work` was needed only for resuming and is deleted. environment: more facts of this run beside the usual ones.
+        Raises InputError where a file must go that is there and not ours, RspnetError where an indexed one is missing; nothing of the run
+        is lost by either.
         """
-        listed = [Artifact(path=path, bytes=size, sha256=digest) for path, (size, digest) in (hashed or {}).items()]
-        for path in artifacts:
-            listed.append(Artifact(path=path, bytes=(self.work / path).stat().st_size, sha256=sha256_of(self.work / path)))
+        listed = [listed_artifact(self.work, path) for path in artifacts]
+        if indexed is not None:
+            listed.append(write_index_of(self.work, *indexed))
         kept = [log for log in logs if (self.work / log).exists()]
-        refuse_to_overwrite(self.folder, self.name, [*(artifact.path.rstrip("/") for artifact in listed), *kept])
+        refuse_to_overwrite(self.folder, self.name, self.work, listed, kept)
         facts = describe_environment() | {
             "seconds": round(time.perf_counter() - self.started, 3),
             "resumed": self.resumed,
@@ -119,13 +118,15 @@ def begin_stage(
     out: Path,
     force: bool = False,
     report: Reporter | None = None,
+    command: str | None = None,
 ) -> Iterator[Stage]:
     """Open a stage's folder for one run.
 
     config: the resolved settings that identify the run (JSON values; no worker counts or times). inputs: stage name -> manifest file or
-    folder, checked here, or a manifest that was read and checked before. Yields a Stage that is finished (same config and inputs),
-    resumed, or new. Raises InputError when the folder holds a result or an unfinished run of other settings and `force` is not set,
-    BusyError when another run holds it.
+    folder, checked here, or a manifest that was read and checked before. command: what makes the stage, where that is not the command
+    called so; what one command has left unfinished, no other continues or replaces. Yields a Stage that is finished (same config and
+    inputs), resumed, or new. Raises InputError when the folder holds a result or an unfinished run of other settings and `force` is not
+    set, BusyError when another run holds it.
     """
     report = report or Reporter.silent()
     if not distributed.is_main():
@@ -162,7 +163,7 @@ def begin_stage(
                     with suppress(InputError):
                         stage.manifest = _finished(stage)
                 if not stage.finished:
-                    _begin_or_resume(stage, force=force, report=report)
+                    _begin_or_resume(stage, command or name, force=force, report=report)
             except RspnetError as error:
                 distributed.share((False, str(error)))
                 raise
@@ -181,30 +182,6 @@ def begin_stage(
                 raise
     finally:
         _remove_empty(out, created)
-
-
-def describe_environment() -> dict[str, Any]:
-    """Facts about machine and libraries that no digest depends on. Only libraries already imported are asked about torch."""
-    facts: dict[str, Any] = {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "host": platform.node(),
-    }
-    facts["libraries"] = dict(_library_versions())
-    facts["cpus"] = os.cpu_count()
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        facts["torch_threads"] = torch.get_num_threads()
-    return facts
-
-
-@cache
-def _library_versions() -> dict[str, str]:
-    versions = {}
-    for library in ("torch", "av", "numpy", "pandas", "scikit-learn", "safetensors"):
-        with suppress(metadata.PackageNotFoundError):
-            versions[library] = metadata.version(library)
-    return versions
 
 
 def _follow(name: str, config: dict[str, Any], inputs: Mapping[str, Path | Manifest], out: Path) -> Stage:
@@ -226,6 +203,14 @@ def _input_refs(inputs: Mapping[str, Manifest], folder: Path) -> list[InputRef]:
         InputRef(stage=manifest.stage, path=Path(os.path.relpath(manifest.path, folder.absolute())).as_posix(), digest=manifest.digest)
         for manifest in inputs.values()
     ]
+
+
+def find_finished(name: str, config: dict[str, Any], *, inputs: Mapping[str, Manifest], out: Path) -> Manifest | None:
+    """The finished result of a stage in a folder, if it is of this config and these inputs; None if there is none.
+
+    Raises InputError if it is of others.
+    """
+    return _finished(Stage(name=name, config=json.loads(json.dumps(config)), inputs=dict(inputs), folder=out))
 
 
 def _finished(stage: Stage) -> Manifest | None:
@@ -268,10 +253,11 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _begin_or_resume(stage: Stage, *, force: bool, report: Reporter) -> None:
+def _begin_or_resume(stage: Stage, command: str, *, force: bool, report: Reporter) -> None:
     state_file = stage.work / STATE
     state = {
         "stage": stage.name,
+        "command": command,
         "config": stage.config,
         "inputs": {name: manifest.digest for name, manifest in stage.inputs.items()},
     }
@@ -279,8 +265,14 @@ def _begin_or_resume(stage: Stage, *, force: bool, report: Reporter) -> None:
         try:
             old = json.loads(state_file.read_text(encoding="utf-8"))
             differences = describe_differences(old["config"], stage.config, old["inputs"], stage.inputs)
+            began = old.get("command", stage.name)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{state_file} was not written by a run of ours, or is damaged: move it away, or use --out DIR.") from error
+        if began != command:
+            raise InputError(
+                f"{stage.folder} holds what `rspnet {began}` has begun and not finished: type that command again, or use --out DIR; "
+                f"{stage.work} can be moved away."
+            )
         if not differences:
             # Also under --force: the result is a function of config and inputs, so continuing gives what starting anew would.
             stage.resumed = True

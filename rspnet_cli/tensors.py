@@ -1,11 +1,17 @@
-"""Safetensors files with one spelling and no trust: equal content has equal bytes, a hostile header is one sentence."""
+"""Safetensors files with one spelling and no trust: equal content has equal bytes, a hostile header is one sentence.
+
+They are written here, byte for byte as the library lays them out but for its metadata, whose order changes from process to process
+(safetensors 0.8), and read by the library. So a tensor can also be written in parts, larger than memory.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +20,53 @@ import numpy as np
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import atomic_path
 
+# The format's names of the kinds of values, in the order in which the library lays tensors out.
+_KINDS = {
+    "uint64": "U64",
+    "int64": "I64",
+    "float64": "F64",
+    "float32": "F32",
+    "uint32": "U32",
+    "int32": "I32",
+    "float16": "F16",
+    "uint16": "U16",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+_RANK = {name: rank for rank, name in enumerate(_KINDS)}
 
-def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+
+@dataclass(frozen=True)
+class InParts:
+    """A tensor that need not be in memory as a whole: `parts`, one after the other, are its rows."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    parts: Iterable[np.ndarray]
+
+
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray | InParts], metadata: Mapping[str, str]) -> None:
     """Write arrays and their metadata atomically, with equal bytes for equal content. Raises DiskFullError."""
-    from safetensors.numpy import save_file
-
-    with atomic_path(path) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        # None, not {}: without tensors the library writes that as a broken header.
-        save_file({name: np.asarray(value, order="C") for name, value in tensors.items()}, temporary, dict(metadata) or None)
-        temporary.chmod(mode)  # the library makes files that only their owner can read (safetensors 0.8)
-        sort_metadata(temporary)
-
-
-def sort_metadata(path: Path) -> None:
-    """Sort the metadata keys in the header of a safetensors file just written, in place.
-
-    The library keeps metadata in a hash map with a random order: with two keys or more, equal content gets other bytes
-    in every process (safetensors 0.8).
-    """
-    with path.open("r+b") as handle:
-        (length,) = struct.unpack("<Q", handle.read(8))
-        header = json.loads(handle.read(length))
-        if "__metadata__" in header:
-            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        assert len(text) <= length, "the sorted header must fit into the place of the unsorted one"
-        handle.seek(8)
-        handle.write(text.ljust(length))
+    whole = {
+        name: value if isinstance(value, InParts) else InParts(value.shape, value.dtype, [value])
+        for name, value in sorted(tensors.items(), key=lambda item: (_RANK[item[1].dtype.name], item[0]))
+    }
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    end = 0
+    for name, value in whole.items():
+        begin, end = end, end + math.prod(value.shape) * value.dtype.itemsize
+        header[name] = {"dtype": _KINDS[value.dtype.name], "shape": list(value.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name, value in whole.items():
+            for part in value.parts:
+                little = np.asarray(part, value.dtype.newbyteorder("<"), order="C")
+                file.write(little.reshape(-1).view(np.uint8).data)
+            assert file.tell() == 8 + len(text) + header[name]["data_offsets"][1], f"the parts of {name} are not of its shape"
 
 
 @contextmanager

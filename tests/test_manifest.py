@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rspnet_cli.errors import InputError
+from rspnet_cli.file_index import Entry
 from rspnet_cli.files import sha256_of, sha256_of_folder, sha256_of_json
-from rspnet_cli.manifest import MAX_MANIFEST_BYTES, SCHEMA_VERSION, Manifest, read_manifest
+from rspnet_cli.manifest import MAX_MANIFEST_BYTES, SCHEMA_VERSION, Listed, Manifest, read_manifest
 from rspnet_cli.stage import begin_stage
 from tests.sentences import refused
 
@@ -28,11 +29,11 @@ def make_stage(out: Path, name: str = "extract", *, inputs: dict[str, Path] | No
         (stage.work / "table.csv").write_text("id,label\n1,2\n")
         (stage.work / "frames" / "a.mp4").write_bytes(bytes(range(100)))
         (stage.work / "frames" / "b" / "img_00001.jpg").write_bytes(b"picture")
-        hashed = {
-            "frames/a.mp4": (100, sha256_of(stage.work / "frames" / "a.mp4")),
-            "frames/b/": sha256_of_folder(stage.work / "frames" / "b"),
-        }
-        return stage.finish(results={"loss": 0.25, "recall": {"1": 0.5}}, artifacts=["table.csv"], hashed=hashed)
+        frames = [
+            Entry("frames/a.mp4", 100, sha256_of(stage.work / "frames" / "a.mp4")),
+            Entry("frames/b/", *sha256_of_folder(stage.work / "frames" / "b")),
+        ]
+        return stage.finish(results={"loss": 0.25, "recall": {"1": 0.5}}, artifacts=["table.csv"], indexed=("frames/", frames))
 
 
 @pytest.fixture
@@ -62,7 +63,11 @@ def test_a_finished_stage_reads_back_by_folder_and_by_file(folder: Path) -> None
     assert manifest.folder == folder
     assert manifest.results == {"loss": 0.25, "recall": {"1": 0.5}}
     assert manifest.artifact_path("table.csv").read_text() == "id,label\n1,2\n"
-    assert [artifact.path for artifact in manifest.artifacts] == ["frames/a.mp4", "frames/b/", "table.csv"]
+    assert [artifact.path for artifact in manifest.artifacts] == ["files.csv", "table.csv"]
+    assert [entry.path for entry in manifest.indexed()] == ["frames/a.mp4", "frames/b/"]
+    assert manifest.listed == Listed(folder="frames/", files=2, bytes=107)
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("manifest.json", ".lock")]
+    assert (manifest.num_files, manifest.num_bytes) == (len(files), sum(path.stat().st_size for path in files))
     assert list(json.loads((folder / "manifest.json").read_text())) == [
         *("schema_version", "stage", "tool_version", "created", "config", "inputs", "artifacts", "results", "classes_sha256"),
         *("environment", "digest"),
@@ -94,7 +99,7 @@ EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
     "a result's kind": lambda content: content["results"]["recall"].update({"1": "0.5"}),
     "an added result": lambda content: content["results"].update(more=1),
     "the version": lambda content: content.update(tool_version="9.9"),
-    "an artifact's size": lambda content: content["artifacts"][2].update(bytes=1),
+    "an artifact's size": lambda content: content["artifacts"][1].update(bytes=1),
     "an artifact left out": lambda content: content["artifacts"].pop(),
     "the class list": lambda content: content.update(classes_sha256="0" * 64),
     "an added input": lambda content: content["inputs"].append({"stage": "x", "path": "../x/manifest.json", "digest": "0" * 64}),
@@ -194,6 +199,32 @@ def test_another_stage_is_named_with_the_command_that_makes_the_right_one(folder
     fault(folder, "'extract'", "'pretrain'", "rspnet pretrain", stage="pretrain")
 
 
+def test_a_shard_is_no_result_of_its_stage_and_names_the_command_that_makes_one(tmp_path: Path) -> None:
+    make_stage(tmp_path / "run" / "extract.shard-1-of-2", "extract-shard")
+    fault(tmp_path / "run" / "extract.shard-1-of-2", "'extract-shard'", "'extract'", "run `rspnet merge extract` first")
+    fault(tmp_path / "run" / "extract", "its shards are there", "`rspnet merge extract`")
+
+
+def as_schema_1(folder: Path) -> None:
+    """What the first version wrote: every file of frames in the manifest itself."""
+    entries = [{"path": path, "bytes": size, "sha256": sha256} for path, size, sha256 in read_manifest(folder).indexed()]
+    (folder / "files.csv").unlink()
+    edit(folder, lambda content: content.update(schema_version=1, artifacts=[*entries, content["artifacts"][1]]), rehash=True)
+
+
+def test_a_manifest_of_schema_1_is_read_and_checked_as_it_was(folder: Path) -> None:
+    as_schema_1(folder)
+    manifest = read_manifest(folder, stage="extract", verify_all=True)
+    assert (manifest.schema_version, manifest.listed, list(manifest.indexed())) == (1, None, [])
+    assert [artifact.path for artifact in manifest.few_artifacts] == ["table.csv"]
+    assert (manifest.num_files, manifest.num_bytes) == (3, 120)
+    (folder / "frames" / "a.mp4").write_bytes(bytes(100))
+    read_manifest(folder)
+    fault(folder, "a.mp4", "changed", verify_all=True)
+    (folder / "frames" / "a.mp4").unlink()
+    fault(folder, "a.mp4", "missing")
+
+
 def test_a_missing_manifest_names_the_command_to_run_first(tmp_path: Path) -> None:
     fault(tmp_path / "run" / "extract", "run `rspnet extract` first")
     (tmp_path / "empty").mkdir()
@@ -272,8 +303,51 @@ PATHS = ["../outside.csv", "frames/../../outside.csv", "/etc/hostname", "..", ".
 @pytest.mark.parametrize("path", PATHS, ids=[repr(path[:30]) for path in PATHS])
 def test_an_artifact_outside_the_folder_is_refused_even_with_a_right_digest(folder: Path, path: str) -> None:
     (folder.parent / "outside.csv").write_text("id,label\n1,2\n")
-    edit(folder, lambda content: content["artifacts"][2].update(path=path), rehash=True)
+    edit(folder, lambda content: content["artifacts"][1].update(path=path), rehash=True)
     fault(folder)
+
+
+def rewrite_index(folder: Path, text: str) -> None:
+    """By someone who computes hash and digest anew."""
+    (folder / "files.csv").write_text(text)
+    size, sha256 = len(text.encode()), sha256_of(folder / "files.csv")
+    edit(folder, lambda content: content["artifacts"][0].update(bytes=size, sha256=sha256), rehash=True)
+
+
+INDEXES: dict[str, Callable[[str], str]] = {
+    "empty": lambda text: "",
+    "another header": lambda text: text.replace("path", "file"),
+    "a line cut off": lambda text: text[:-10],
+    "a file left out": lambda text: "".join(text.splitlines(keepends=True)[:2]),
+    "a file twice": lambda text: text + text.splitlines(keepends=True)[-1],
+    "out of order": lambda text: "".join([text.splitlines(keepends=True)[line] for line in (0, 2, 1)]),
+    "another size": lambda text: text.replace(",100,", ",101,"),
+    "no hash": lambda text: text.replace("\n", "x\n"),
+    "outside the folder": lambda text: text.replace("frames/a.mp4", "frames/../../outside.csv"),
+    "outside its own folder": lambda text: text.replace("frames/b/", "table.csv"),
+    "absolute": lambda text: text.replace("frames/a.mp4", "/etc/hostname"),
+    "more columns": lambda text: text.replace("frames/a.mp4", "frames/a.mp4,1"),
+}
+
+
+@pytest.mark.parametrize("change", INDEXES.values(), ids=INDEXES.keys())
+def test_an_index_that_is_none_is_refused_whatever_its_hash_says(folder: Path, change: Callable[[str], str]) -> None:
+    (folder.parent / "outside.csv").write_text("id,label\n1,2\n")
+    text = change((folder / "files.csv").read_text())
+    (folder / "files.csv").write_text(text)
+    fault(folder, str(folder / "files.csv"))
+    rewrite_index(folder, text)
+    fault(folder)
+
+
+def test_of_very_many_files_a_sample_is_looked_for_and_all_when_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rspnet_cli.manifest.CHECKED_FILES", 1)
+    monkeypatch.setattr("rspnet_cli.manifest.SAMPLED_FILES", 1)
+    shutil.rmtree(folder / "frames" / "b")
+    read_manifest(folder)  # the sample is the first
+    fault(folder, "frames/b", "missing", verify_all=True)
+    monkeypatch.setattr("rspnet_cli.manifest.SAMPLED_FILES", 4)
+    fault(folder, "frames/b", "missing")
 
 
 def test_links_that_lead_out_of_the_folder_are_refused(folder: Path) -> None:

@@ -2,11 +2,12 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 import rspnet_cli.stage
 from rspnet_cli.errors import BusyError, DiskFullError, InputError, RspnetError
+from rspnet_cli.file_index import Entry
 from rspnet_cli.files import sha256_of_folder
 from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.progress import Reporter
@@ -51,7 +53,7 @@ def run(out: Path, config: Mapping[str, Any] = OLD, *, force: bool = False, inpu
         stage.finish(
             results={"seed": config["seed"]},
             artifacts=[name for name in contents if not name.startswith(("frames/", "resume/", "timings"))],
-            hashed={f"{folder}/": sha256_of_folder(stage.work / folder) for folder in folders},
+            indexed=("frames/", [Entry(f"{folder}/", *sha256_of_folder(stage.work / folder)) for folder in folders]),
             logs=["timings.csv", "no-such-log.csv"],
         )
         return stage
@@ -91,6 +93,11 @@ def test_a_finished_stage_holds_its_files_and_nothing_else(tmp_path: Path) -> No
     found = {
         name: content.decode() for name, content in tree(tmp_path / "thing").items() if not name.endswith("/") and name != "manifest.json"
     }
+    assert list(found.pop("files.csv").splitlines())[1:] == [
+        f"{folder}/,{size},{digest}"
+        for folder in ("frames/both", "frames/v1")
+        for size, digest in [sha256_of_folder(tmp_path / "thing" / folder)]
+    ]
     assert found == expected
     assert "timings.csv" not in {artifact.path for artifact in manifest.artifacts}
     assert manifest.environment["logs"] == ["timings.csv"]
@@ -105,6 +112,48 @@ def test_a_finished_stage_is_found_again_and_touched_nowhere(tmp_path: Path, cap
         assert stage.finished
     assert stamps(tmp_path) == before
     assert "finished already" in capsys.readouterr().err
+
+
+def indexed(out: Path, listed: Mapping[str, str], left: Sequence[str] = ()) -> Manifest:
+    """A stage of files in folders, beside which a killed worker or an earlier listing left some."""
+    with begin_stage("thing", {}, inputs={}, out=out, force=True) as stage:
+        for name in (*listed, *left):
+            (stage.work / name).parent.mkdir(parents=True, exist_ok=True)
+            (stage.work / name).write_text(listed.get(name, "left"))
+        stage.finish(results={}, indexed=("frames/", [Entry(name, len(text), sha256(text)) for name, text in sorted(listed.items())]))
+    return read_manifest(out, verify_all=True)
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_indexed_files_move_with_their_folder_and_nothing_that_is_not_listed_does(tmp_path: Path) -> None:
+    inodes: dict[str, int] = {}
+    finish = Stage.finish
+
+    def noted(self: Stage, **how: Any) -> Manifest:
+        inodes["frames"] = (self.work / "frames").stat().st_ino
+        return finish(self, **how)
+
+    listed = {"frames/00a/x.mp4": "x", "frames/00b/y.mp4": "y", "frames/00b/z.mp4": "z"}
+    left = ["frames/00a/.tmp-1.mp4", "frames/00c/w.mp4", "frames/.tmp-2/img_00001.jpg", "frames/00b/v/img_00001.jpg"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stage, "finish", noted)
+        manifest = indexed(tmp_path / "thing", listed, left)
+    assert (tmp_path / "thing" / "frames").stat().st_ino == inodes["frames"]
+    frames = [name for name in tree(tmp_path / "thing") if name.startswith("frames/") and not name.endswith("/")]
+    assert set(frames) == set(listed)
+    assert sorted(os.listdir(tmp_path / "thing" / "frames")) == ["00a", "00b"]
+    assert manifest.listed is not None
+    assert (manifest.listed.files, manifest.listed.bytes) == (3, 3)
+
+
+def test_an_indexed_file_that_has_vanished_ends_the_run_before_its_manifest(tmp_path: Path) -> None:
+    with pytest.raises(RspnetError) as caught, begin_stage("thing", {}, inputs={}, out=tmp_path) as stage:
+        stage.finish(results={}, indexed=("frames/", [Entry("frames/x.mp4", 1, sha256("x"))]))
+    one_sentence(caught.value, "frames/x.mp4 has vanished", "same command")
+    assert not (tmp_path / "manifest.json").exists()
 
 
 def test_settings_that_json_writes_alike_are_the_same(tmp_path: Path) -> None:

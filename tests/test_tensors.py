@@ -3,13 +3,16 @@
 import os
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from rspnet_cli.errors import InputError
-from rspnet_cli.tensors import check_shape, open_tensors, write_tensors
+from rspnet_cli.tensors import InParts, check_shape, open_tensors, write_tensors
 
 
 def test_what_is_written_reads_back_with_its_shapes_and_types(tmp_path: Path) -> None:
@@ -20,6 +23,41 @@ def test_what_is_written_reads_back_with_its_shapes_and_types(tmp_path: Path) ->
         for name, value in tensors.items():
             np.testing.assert_array_equal(view.get_tensor(name), value)
             assert (view.get_tensor(name).shape, view.get_tensor(name).dtype) == (value.shape, value.dtype)
+
+
+KINDS = ["uint64", "int64", "float64", "float32", "uint32", "int32", "float16", "uint16", "int16", "int8", "uint8", "bool"]
+
+
+@pytest.mark.parametrize("metadata", [{}, {"clé": 'a "value"'}], ids=["bare", "with metadata"])
+def test_the_bytes_are_those_that_the_library_writes(tmp_path: Path, metadata: dict[str, str]) -> None:
+    tensors: dict[str, np.ndarray] = {f"{kind}{size}": np.ones((size, 3), kind) for kind in KINDS for size in (2, 0)}
+    tensors |= {"scalar": np.array(7.5), "é": np.arange(6, dtype=">f4").reshape(2, 3).T}
+    write_tensors(tmp_path / "ours.safetensors", tensors, metadata)
+    save_file(
+        {name: np.ascontiguousarray(value).reshape(value.shape) for name, value in tensors.items()}, tmp_path / "theirs", metadata or None
+    )
+    assert (tmp_path / "ours.safetensors").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_a_tensor_in_parts_is_the_whole_one_and_is_drawn_part_by_part(tmp_path: Path) -> None:
+    whole = np.arange(30, dtype=np.float32).reshape(10, 3)
+    write_tensors(tmp_path / "whole.safetensors", {"a": whole, "b": np.ones(2)}, {})
+    alive: list[weakref.ref[np.ndarray]] = []
+
+    def parts() -> Iterator[np.ndarray]:
+        for start in (0, 4, 8):
+            assert sum(part() is not None for part in alive) <= 1, "a part that is written is still in memory"
+            part = whole[start : start + 4].copy()
+            alive.append(weakref.ref(part))
+            yield part
+            del part
+
+    write_tensors(tmp_path / "parts.safetensors", {"a": InParts((10, 3), np.dtype(np.float32), parts()), "b": np.ones(2)}, {})
+    assert len(alive) == 3
+    assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    with pytest.raises(AssertionError, match="parts of a"):
+        write_tensors(tmp_path / "less.safetensors", {"a": InParts((10, 3), np.dtype(np.float32), [whole[:9]])}, {})
+    assert not (tmp_path / "less.safetensors").exists()
 
 
 def test_equal_content_has_equal_bytes_in_every_process(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rspnet_cli.cli.options import WORK_DIR, AsJson, Force, Out, Quiet, WorkDir, reporter, show_figures, show_json
+from rspnet_cli.cli.options import WORK_DIR, AsJson, Force, Out, Quiet, ShardOf, WorkDir, reporter, show_figures, show_json
 
 
 def export_features(
@@ -59,6 +59,7 @@ def export_features(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="One setting, under the other flags; repeatable.", show_default=False),
     ] = None,
+    shard: ShardOf = None,
     work_dir: WorkDir = WORK_DIR,
     out: Out = None,
     force: Force = False,
@@ -71,7 +72,9 @@ def export_features(
     """
     from rspnet_cli.config import ExportConfig
     from rspnet_cli.settings import flat_settings
+    from rspnet_cli.shards import Shard
 
+    part = None if shard is None else Shard.parse(shard)
     settings = flat_settings(
         ExportConfig,
         sets=sets or (),
@@ -100,6 +103,7 @@ def export_features(
         frames=frames,
         default_frames=work_dir / "extract",
         out=out,
+        shard=part,
         force=force,
         report=reporter(quiet),
     )

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from rspnet_cli.cli.options import WORK_DIR, AsJson, Force, Out, Quiet, WorkDir, reporter, show_figures, show_json
+from rspnet_cli.cli.options import WORK_DIR, AsJson, Force, Out, Quiet, ShardOf, WorkDir, reporter, show_figures, show_json
+from rspnet_cli.errors import InputError
 
 
 def extract(
@@ -60,6 +61,17 @@ def extract(
     workers: Annotated[
         int | None, typer.Option("--workers", help="Processes; changes no result.", show_default="one for each CPU core")
     ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            "--dask",
+            metavar="tcp://HOST:PORT",
+            help="Extract on the workers of this dask scheduler (one you trust, all machines with the same shared folders) instead of "
+            "processes here.",
+            show_default=False,
+        ),
+    ] = None,
+    shard: ShardOf = None,
     work_dir: WorkDir = WORK_DIR,
     out: Out = None,
     force: Force = False,
@@ -76,7 +88,12 @@ def extract(
     """
     from rspnet_cli.config import ExtractConfig
     from rspnet_cli.settings import flat_settings
+    from rspnet_cli.shards import Shard
 
+    part = None if shard is None else Shard.parse(shard)
+    for name, value in (("--shard", shard), ("--dask", dask)):
+        if value is not None and dry_run:
+            raise InputError(f"{name} has no effect with --dry-run, which looks at all videos from here: leave it out.")
     flags = {
         "dataset": dataset,
         "short_side": short_side,
@@ -111,6 +128,8 @@ def extract(
         videos=videos,
         annotations=annotations,
         out=out,
+        shard=part,
+        dask=dask,
         force=force,
         strict=strict,
         retry_failed=retry_failed,

@@ -121,9 +121,8 @@ def _lines(manifest: Manifest) -> list[str]:
     lines.append(f"results: {words(manifest.results)}")
     if manifest.classes_sha256:
         lines.append(f"classes: {manifest.classes_sha256[:16]}")
-    total = sum(artifact.bytes for artifact in manifest.artifacts)
-    lines.append(f"artifacts: {len(manifest.artifacts):,}, {total:,} bytes")
-    named = [artifact for artifact in manifest.artifacts if not artifact.path.startswith("frames/")]
+    lines.append(f"artifacts: {manifest.num_files:,}, {manifest.num_bytes:,} bytes")
+    named = manifest.few_artifacts
     lines += [f"  {artifact.path}  {artifact.bytes:,} bytes  {artifact.sha256[:16]}" for artifact in named[:_ARTIFACTS_SHOWN]]
     if len(named) > _ARTIFACTS_SHOWN:
         lines.append(f"  and {len(named) - _ARTIFACTS_SHOWN} more")

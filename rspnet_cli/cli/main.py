@@ -21,12 +21,14 @@ from rspnet_cli.cli.extract import extract
 from rspnet_cli.cli.finetune import finetune
 from rspnet_cli.cli.import_checkpoint import import_checkpoint
 from rspnet_cli.cli.inspect import inspect
+from rspnet_cli.cli.merge import merge
 from rspnet_cli.cli.pretrain import pretrain
 from rspnet_cli.cli.preview import preview
 from rspnet_cli.cli.recipes import recipes
 from rspnet_cli.cli.report import report
 from rspnet_cli.cli.reproduce import reproduce
 from rspnet_cli.cli.search import search
+from rspnet_cli.cli.slurm import slurm
 from rspnet_cli.cli.visualize import visualize
 from rspnet_cli.distributed import is_main
 from rspnet_cli.errors import RspnetError
@@ -47,6 +49,8 @@ app.command("export-features")(export_features)
 app.command("eval-retrieval")(eval_retrieval)
 app.command("eval-classification")(eval_classification)
 app.command("finetune")(finetune)
+app.command("merge")(merge)
+app.command("slurm", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(slurm)
 app.command("inspect")(inspect)
 app.command("report")(report)
 app.command("preview")(preview)

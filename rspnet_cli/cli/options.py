@@ -28,6 +28,17 @@ Replace = Annotated[bool, typer.Option("--force", help="Replace files even if th
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.", rich_help_panel="Output")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print results only.", rich_help_panel="Output")]
 
+ShardOf = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="i/N",
+        help="Do part i of N alone, i from 1 to N, in <result>.shard-i-of-N; `rspnet merge` puts the parts together. In a Slurm script: "
+        "--array=1-N and --shard $SLURM_ARRAY_TASK_ID/N.",
+        show_default=False,
+    ),
+]
+
 # Of trainings.
 DEFAULT_RECIPE = "r3d18"
 Frames = Annotated[

@@ -1,8 +1,8 @@
 """Videos -> what a network says of N evenly spaced clips of each: features of an encoder, logits of a classifier.
 
 Loader workers read and crop (uint8); resizing, normalising and the network run where the network is. Videos are done in fixed
-shards, and no batch spans two of them: the batches, and on a CPU the bytes, are the same however often a run was interrupted, and whoever
-does which shard.
+pieces, and no batch spans two of them: the batches, and on a CPU the bytes, are the same however often a run was interrupted, and whoever
+does which piece.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from rspnet_cli.videos.store import StoredVideo, open_store
 STATISTICS_VIDEOS = 256
 STATISTICS_CLIPS = 64
 STATISTICS_BATCH = 32
-MIN_SHARD_VIDEOS = 32
-SHARD_BATCHES = 4
+MIN_PIECE_VIDEOS = 32
+PIECE_BATCHES = 4
 
 
 class VideoClips(NamedTuple):
@@ -136,9 +136,9 @@ def _unchanged(item: Any) -> Any:
     return item
 
 
-def split_shards(num_videos: int, *, clips: int, batch_size: int) -> list[range]:
+def split_pieces(num_videos: int, *, clips: int, batch_size: int) -> list[range]:
     """Rows 0 to num_videos - 1 in pieces that a killed run loses at most one of, and that fill some batches."""
-    size = max(MIN_SHARD_VIDEOS, SHARD_BATCHES * batch_size // clips)
+    size = max(MIN_PIECE_VIDEOS, PIECE_BATCHES * batch_size // clips)
     return [range(start, min(start + size, num_videos)) for start in range(0, num_videos, size)]
 
 
@@ -146,17 +146,17 @@ def split_shards(num_videos: int, *, clips: int, batch_size: int) -> list[range]
 def describe_videos(
     describe: Callable[[Tensor], Tensor],
     videos: Iterable[VideoClips],
-    shard_sizes: Iterable[int],
+    piece_sizes: Iterable[int],
     *,
     batch_size: int,
     clip_input: ClipInput,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """What the network says of the videos, shard by shard: of their clips (n, N, C) float32, and clip times (n, N, 2) float64 in seconds.
+    """What the network says of the videos, piece by piece: of their clips (n, N, C) float32, and clip times (n, N, 2) float64 in seconds.
 
     describe: clips (b, 3, T, S, S) float32, normalised -> (b, C) float32.
     """
     source = iter(videos)
-    for size in shard_sizes:
+    for size in piece_sizes:
         times_s: list[np.ndarray] = []
         clips = clip_batches(_noting(islice(source, size), times_s), batch_size, clip_input)
         described = torch.cat([describe(batch) for batch in clips]).cpu().numpy()  # (n * N, C)

@@ -16,6 +16,7 @@ that were written.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +26,9 @@ import pandas as pd
 from rspnet_cli.errors import InputError
 from rspnet_cli.evaluation.open_features import ADVICE, FEATURES, VIDEOS, check_features
 from rspnet_cli.evaluation.videos import LabelledVideos, split_numbers
-from rspnet_cli.files import write_atomic
+from rspnet_cli.files import atomic_path, write_atomic
 from rspnet_cli.tables import FEATURE_VIDEOS
-from rspnet_cli.tensors import check_shape, open_tensors, write_tensors
+from rspnet_cli.tensors import InParts, check_shape, open_tensors, write_tensors
 from rspnet_cli.videos.seen import num_seen
 
 __all__ = ["FEATURES", "VIDEOS", "FeatureTable", "read_features", "read_videos", "write_features"]
@@ -54,18 +55,19 @@ class FeatureTable(LabelledVideos):
         return num_seen(self.videos["seen"].iloc[rows])
 
 
-def write_features(folder: Path, table: FeatureTable) -> None:
-    """Write both files into a folder, each atomically. Raises DiskFullError."""
-    assert table.clip_features is not None, "an export has the features of every clip"
+def write_features(folder: Path, table: FeatureTable, clip_features: InParts | None = None) -> None:
+    """Write both files into a folder, each atomically. clip_features: in place of the table's. Raises DiskFullError."""
     num_videos, channels = table.features.shape
-    clips = table.clip_features.shape[1]
-    assert table.clip_features.shape == (num_videos, clips, channels)
-    assert table.clip_times_s.shape == (num_videos, clips, 2)
+    of_clips = table.clip_features if clip_features is None else clip_features
+    assert of_clips is not None, "an export has the features of every clip"
+    assert of_clips.dtype == np.float32
+    assert of_clips.shape == (num_videos, table.clip_times_s.shape[1], channels)
+    assert table.clip_times_s.shape[::2] == (num_videos, 2)
     assert len(table.video_index) == len(table.videos) == num_videos
-    tensors: dict[str, np.ndarray] = {
-        "features": table.features.astype(np.float32),
-        "clip_features": table.clip_features.astype(np.float32),
-        "clip_times_s": table.clip_times_s.astype(np.float64),
+    tensors: dict[str, np.ndarray | InParts] = {
+        "features": table.features.astype(np.float32, copy=False),
+        "clip_features": of_clips,
+        "clip_times_s": table.clip_times_s.astype(np.float64, copy=False),
         "label": table.label,
         "group": table.group,
         "video_index": table.video_index.astype(np.int64),
@@ -73,9 +75,27 @@ def write_features(folder: Path, table: FeatureTable) -> None:
     names = table.class_names
     listed = [names.get(label, "") for label in range(max(names, default=-1) + 1)]
     write_tensors(folder / FEATURES, tensors, table.metadata | {"class_names": json.dumps(listed)})
-    words = table.videos[FEATURE_VIDEOS.header([f"split_{number}" for number in table.splits])].copy()
+    words = table.videos[_header(table)].copy()
     words["label"] = [str(label) if label >= 0 else "" for label in table.label]
     write_atomic(folder / VIDEOS, words.to_csv(index=False, lineterminator="\n"))
+
+
+def _header(table: FeatureTable) -> list[str]:
+    return FEATURE_VIDEOS.header([f"split_{number}" for number in table.splits])
+
+
+def write_also(folder: Path, table: FeatureTable, forms: Iterable[str]) -> list[str]:
+    """Write the features in further forms, "npy" or "parquet", each atomically; the names of the files. Raises DiskFullError."""
+    names = []
+    for form in forms:
+        names.append(f"features.{form}")
+        with atomic_path(folder / names[-1]) as temporary:
+            if form == "npy":
+                np.save(temporary, table.features, allow_pickle=False)
+            else:
+                words = table.videos[_header(table)]
+                words.assign(features=list(table.features)).to_parquet(temporary, engine="pyarrow", index=False)
+    return names
 
 
 def read_features(folder: Path, *, with_clips: bool = False) -> FeatureTable:

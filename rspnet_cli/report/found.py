@@ -12,7 +12,7 @@ from typing import Any
 
 from rspnet_cli.errors import InputError
 from rspnet_cli.locks import is_held
-from rspnet_cli.manifest import MANIFEST, UNFINISHED, Manifest, read_manifest
+from rspnet_cli.manifest import MANIFEST, SHARD_MARK, UNFINISHED, Manifest, read_manifest
 from rspnet_cli.settling import STATE
 
 STAGES = ("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune")
@@ -121,9 +121,14 @@ def _state_config(work: Path) -> dict[str, Any]:
 
 
 def all_manifests(work_dir: Path) -> Iterator[Path]:
-    """Every stage folder of a work directory that has a manifest, also those in folders of a second level (random-init)."""
+    """Every stage folder of a work directory that has a manifest, also those in folders of a second level (random-init).
+
+    Shards are no results yet.
+    """
     for pattern in (f"*/{MANIFEST}", f"*/*/{MANIFEST}"):
-        yield from (path.parent for path in sorted(work_dir.glob(pattern)) if path.parent.name != UNFINISHED)
+        for path in sorted(work_dir.glob(pattern)):
+            if path.parent.name != UNFINISHED and SHARD_MARK not in path.parent.name:
+                yield path.parent
 
 
 def read_log(path: Path) -> list[dict[str, float | None]]:

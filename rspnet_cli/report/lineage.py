@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rspnet_cli.errors import InputError
+from rspnet_cli.file_index import INDEX
 from rspnet_cli.lineage import Node, flatten, nodes_of, read_lineage
-from rspnet_cli.manifest import ENCODER_STAGES, HASHED_ON_USE, Manifest
+from rspnet_cli.manifest import ENCODER_STAGES, Manifest
 from rspnet_cli.report.commands import command_of, nearest_recipe, running_command
 from rspnet_cli.report.figure import Cell, Section, Table, command_html, numbers, table_html
 from rspnet_cli.report.found import STAGES, Found, all_manifests
@@ -103,15 +104,13 @@ def _values(title: str, values: Mapping[str, Any]) -> Html | None:
 
 def _artifacts(manifest: Manifest) -> Html:
     header = ["file", "bytes", "sha256"]
-    many = [artifact for artifact in manifest.artifacts if artifact.path.startswith(HASHED_ON_USE)]
+    few = manifest.few_artifacts
     rows: list[list[Cell]] = [
-        [artifact.path, (number(artifact.bytes), artifact.bytes), element("code", artifact.sha256)]
-        for artifact in manifest.artifacts
-        if not artifact.path.startswith(HASHED_ON_USE)
+        [artifact.path, (number(artifact.bytes), artifact.bytes), element("code", artifact.sha256)] for artifact in few
     ]
-    if many:
-        total = sum(artifact.bytes for artifact in many)
-        rows.append([f"{len(many):,} files of frames", (number(total), total), "in the manifest"])
+    if many := manifest.num_files - len(few):
+        total = manifest.num_bytes - sum(artifact.bytes for artifact in few)
+        rows.append([f"{many:,} files of frames", (number(total), total), f"in {INDEX}"])
     return element(
         "details", element("summary", f"Files and hashes ({len(rows)})"), table_html(Table(header, rows, numbers(header, 0, 2)), "Files")
     )

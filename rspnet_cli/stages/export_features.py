@@ -1,8 +1,12 @@
-"""export-features: an encoder and an extraction -> one vector per video."""
+"""export-features: an encoder and an extraction -> one vector per video.
+
+A shard is the same of a part of the videos, in a folder of its own (`rspnet_cli.shards`).
+"""
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,24 +30,22 @@ from rspnet_cli.evaluation.encoding import (
     video_features,
     write_statistics,
 )
-from rspnet_cli.evaluation.features import describe_videos, load_clips, split_shards, statistics_batches, statistics_clips
-from rspnet_cli.evaluation.features_file import FEATURES, VIDEOS, FeatureTable, write_features
+from rspnet_cli.evaluation.feature_facts import feature_facts
+from rspnet_cli.evaluation.features import describe_videos, load_clips, split_pieces, statistics_batches, statistics_clips
+from rspnet_cli.evaluation.features_file import FEATURES, VIDEOS, FeatureTable, write_also, write_features
 from rspnet_cli.evaluation.gallery import Gallery, reference_gallery, resolved_gallery
 from rspnet_cli.evaluation.open_features import STATISTICS
 from rspnet_cli.evaluation.videos import labelled_videos
-from rspnet_cli.files import atomic_path
-from rspnet_cli.manifest import ENCODER_STAGES, Manifest, read_manifest
+from rspnet_cli.manifest import ENCODER_STAGES, SHARD_SUFFIX, Manifest, read_manifest
 from rspnet_cli.progress import Reporter
-from rspnet_cli.stage import Stage, begin_stage
+from rspnet_cli.shards import Shard, refuse_other_siblings
+from rspnet_cli.stage import Stage, begin_stage, find_finished
 from rspnet_cli.tensors import check_shape, open_tensors, write_tensors
 from rspnet_cli.videos.frames import FramesTable, frames_of, read_frames
 from rspnet_cli.videos.seen import seen_videos, trained_videos
 
+NAME = "export-features"
 _AGAIN = "start anew with --force"
-_SAMPLING = {
-    "consecutive": "consecutive frames, starts evenly spaced from first to last possible; short videos are looped",
-    "cover": "frames spread over the whole video, offsets evenly spaced",
-}
 
 
 def export_features(
@@ -53,14 +55,16 @@ def export_features(
     out: Path,
     frames: Path | None = None,
     default_frames: Path | None = None,
+    shard: Shard | None = None,
     force: bool = False,
     report: Reporter | None = None,
 ) -> Manifest:
     """Describe every video by one vector: the mean over its clips of pooled last-layer features.
 
     pretrain, frames: folders or manifests of a pretraining (or fine-tuning) and of the extraction to describe (None: the one that it
-    trained on, or default_frames for an imported encoder, which names none). out: this stage's folder. Under torchrun every rank calls it
-    and does its part; the result is that of one process. Raises InputError for inputs that are not what they should be, RspnetError for
+    trained on, or default_frames for an imported encoder, which names none). out: this stage's folder. shard: describe this part of the
+    videos alone, in a folder beside `out`, for `merge`. Under torchrun every rank calls it and does its part; the result is that of one
+    process. Raises InputError for inputs that are not what they should be, RspnetError for
     features that are not finite.
     """
     report = report or Reporter.silent()
@@ -81,14 +85,22 @@ def export_features(
             "reestimate_bn": config.reestimate_bn or config.random_init,
         }
     )
-    inputs = {trained.stage: trained.path, "extract": frames or frames_of(trained, default_frames)}
-    with (
-        distributed.process_group(device.type),
-        begin_stage("export-features", config.identity(), inputs=inputs, out=out, force=force, report=report) as stage,
-    ):
+    paths = {trained.stage: trained.path, "extract": frames or frames_of(trained, default_frames)}
+    inputs: Mapping[str, Path | Manifest] = paths
+    name, identity = NAME, config.identity()
+    with ExitStack() as run:
+        run.enter_context(distributed.process_group(device.type))
+        if shard is not None:
+            inputs, merged = distributed.decide(partial(_check_shard, shard, identity, paths, out, force=force))
+            if merged:
+                report.info(f"{NAME}: shard {shard} is finished and part of {out} already; nothing to do (--force starts anew).")
+                return read_manifest(out, stage=NAME, verify=False)
+            name, identity, out = NAME + SHARD_SUFFIX, identity | {"shard": str(shard)}, shard.folder(out)
+        stage = run.enter_context(begin_stage(name, identity, inputs=inputs, out=out, force=force, report=report))
         if stage.manifest is not None:
             return stage.manifest
         table = read_frames(stage.inputs["extract"])
+        pieces = _pieces_of(config, table, shard)
         gallery = reference_gallery(config, table)
         encoder = load_encoder(trained.path, device=str(device), checkpoint="initial" if config.random_init else config.checkpoint)
         with distributed.may_fail_on_one_rank():
@@ -102,58 +114,90 @@ def export_features(
                 f"{len(gallery.dropped)} left out, as in the released code."
             )
         with distributed.may_fail_on_one_rank():
-            _describe(config, stage, encoder, table, gallery, report)
-            distributed.barrier()  # all shards are there
+            _describe(config, stage, encoder, table, pieces, gallery, report)
+            distributed.barrier()  # all pieces are there
         if distributed.is_main():
-            _write_results(config, stage, encoder, table, gallery, num_statistics_clips)
+            _write_results(config, stage, encoder, table, pieces, gallery, num_statistics_clips)
         distributed.barrier()
-        return stage.manifest or read_manifest(out, stage="export-features", verify=False)
+        return stage.manifest or read_manifest(out, stage=name, verify=False)
+
+
+def _check_shard(
+    shard: Shard, identity: dict[str, Any], inputs: Mapping[str, Path], out: Path, *, force: bool
+) -> tuple[dict[str, Manifest], bool]:
+    """The inputs, checked, and whether the shard is part of a merged result already. Raises InputError where it does not fit the others."""
+    read = {stage: read_manifest(path, stage=stage) for stage, path in inputs.items()}
+    if force:
+        return read, False
+    if find_finished(NAME, identity, inputs=read, out=out) is not None:
+        return read, True
+    refuse_other_siblings(shard, out, identity | {"shard": str(shard)}, read)
+    return read, False
+
+
+def _pieces_of(config: ExportConfig, table: FramesTable, shard: Shard | None) -> list[range]:
+    """The rows to describe, in pieces; a shard's are whole pieces in a row. Raises InputError where there are fewer than shards."""
+    pieces = split_pieces(len(table), clips=config.clips, batch_size=config.batch_size)
+    if shard is None:
+        return pieces
+    if shard.count > len(pieces):
+        raise InputError(
+            f"--shard {shard}: the {len(table):,} videos are described in {len(pieces):,} pieces of {len(pieces[0])}, fewer than the "
+            "shards; use at most so many shards."
+        )
+    return [pieces[place] for place in shard.part(len(pieces))]
 
 
 def _describe(
-    config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, table: FramesTable, gallery: Gallery | None, report: Reporter
+    config: ExportConfig,
+    stage: Stage,
+    encoder: PretrainedEncoder,
+    table: FramesTable,
+    pieces: list[range],
+    gallery: Gallery | None,
+    report: Reporter,
 ) -> None:
-    """Write the shards that are not there yet; each rank every so-many-th of them, and rank 0 shows how far its own share is."""
-    shards = split_shards(len(table), clips=config.clips, batch_size=config.batch_size)
-    # What is missing is rank 0's word: the others may look when its first shard is there.
-    missing = distributed.share([shard for shard in shards if not _shard_path(stage, shard).exists()])
+    """Write the pieces that are not there yet; each rank every so-many-th of them, and rank 0 shows how far its own share is."""
+    # What is missing is rank 0's word: the others may look when its first piece is there.
+    missing = distributed.share([piece for piece in pieces if not _piece_path(stage, piece).exists()])
     missing = missing[distributed.rank() :: distributed.world_size()]
-    rows = [row for shard in missing for row in shard]
-    done = len(table) - len(rows) if distributed.world_size() == 1 else 0
+    rows = [row for piece in missing for row in piece]
+    done = pieces[-1].stop - pieces[0].start - len(rows) if distributed.world_size() == 1 else 0
     clips = clips_of(encoder, table.files, config.clips, gallery)
     forward = partial(clip_features, encoder, config)
     with closing(load_clips(clips, rows, workers=config.workers or 0, pin_memory=encoder.device.type == "cuda")) as videos:
-        tracked = report.track(videos, total=done + len(rows), unit="videos", name="export-features", start=done)
+        tracked = report.track(videos, total=done + len(rows), unit="videos", name=NAME, start=done)
         described = describe_videos(
             forward,
             tracked,
-            [len(shard) for shard in missing],
+            [len(piece) for piece in missing],
             batch_size=config.batch_size,
             clip_input=input_of(encoder),
         )
-        for shard, (features, times_s) in zip(missing, described, strict=True):
+        for piece, (features, times_s) in zip(missing, described, strict=True):
             finite = np.isfinite(features).all(axis=(1, 2))
             if not finite.all():
                 raise RspnetError(
-                    f"The features of video {table.ids[shard[int(np.argmin(finite))]]} are not finite: the encoder has diverged or "
+                    f"The features of video {table.ids[piece[int(np.argmin(finite))]]} are not finite: the encoder has diverged or "
                     "overflows; name another --checkpoint, or --precision fp32."
                 )
-            write_tensors(_shard_path(stage, shard), {"clip_features": features, "clip_times_s": times_s}, {})
+            write_tensors(_piece_path(stage, piece), {"clip_features": features, "clip_times_s": times_s}, {})
         for _ in tracked:  # lets the progress write its last line
             raise AssertionError("more videos than rows")
 
 
-def _shard_path(stage: Stage, shard: range) -> Path:
-    return stage.work / "shards" / f"{shard.start:08d}.safetensors"
+def _piece_path(stage: Stage, piece: range) -> Path:
+    return stage.work / "pieces" / f"{piece.start:08d}.safetensors"
 
 
-def _read_shards(config: ExportConfig, stage: Stage, channels: int, num_videos: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_pieces(config: ExportConfig, stage: Stage, channels: int, pieces: list[range]) -> tuple[np.ndarray, np.ndarray]:
     """All clip features (V, N, C) float32 and clip times (V, N, 2) float64."""
+    first, num_videos = pieces[0].start, pieces[-1].stop - pieces[0].start
     features = np.empty((num_videos, config.clips, channels), np.float32)
     times_s = np.empty((num_videos, config.clips, 2), np.float64)
-    for shard in split_shards(num_videos, clips=config.clips, batch_size=config.batch_size):
-        path = _shard_path(stage, shard)
-        rows = slice(shard.start, shard.stop)
+    for piece in pieces:
+        path = _piece_path(stage, piece)
+        rows = slice(piece.start - first, piece.stop - first)
         with open_tensors(path, advice=_AGAIN) as view:
             for name, dtype, target in (("clip_features", "F32", features), ("clip_times_s", "F64", times_s)):
                 check_shape(path, view, name, dtype=dtype, shape=target[rows].shape, advice=_AGAIN)
@@ -219,31 +263,27 @@ def _write_results(
     stage: Stage,
     encoder: PretrainedEncoder,
     table: FramesTable,
+    pieces: list[range],
     gallery: Gallery | None,
     num_statistics_clips: int,
 ) -> None:
-    described, clip_times_s = _read_shards(config, stage, encoder.channels, len(table))
+    rows = slice(pieces[0].start, pieces[-1].stop)
+    origins = {"training": _encoder_manifest(stage), "extract": stage.inputs["extract"]}
+    described, clip_times_s = _read_pieces(config, stage, encoder.channels, pieces)
     features = FeatureTable(
         features=video_features(described),
         clip_features=described,
         clip_times_s=clip_times_s,
-        video_index=np.arange(len(table), dtype=np.int64),
-        videos=_video_rows(config, stage, table, gallery),
-        metadata=_metadata(config, stage, encoder, gallery, num_statistics_clips),
+        video_index=np.arange(rows.start, rows.stop, dtype=np.int64),
+        videos=_video_rows(config, stage, table, gallery).iloc[rows].reset_index(drop=True),
+        metadata=feature_facts(config, encoder, gallery, num_statistics_clips, **origins),
     )
     write_features(stage.work, features)
-    artifacts = [FEATURES, VIDEOS, *([STATISTICS] if config.reestimate_bn else [])]
-    if "npy" in config.also:
-        artifacts.append("features.npy")
-        with atomic_path(stage.work / artifacts[-1]) as temporary:
-            np.save(temporary, features.features, allow_pickle=False)
-    if "parquet" in config.also:
-        artifacts.append("features.parquet")
-        with atomic_path(stage.work / artifacts[-1]) as temporary:
-            features.videos.assign(features=list(features.features)).to_parquet(temporary, engine="pyarrow", index=False)
+    statistics = [STATISTICS] if config.reestimate_bn else []
+    also = write_also(stage.work, features, config.also) if stage.name == NAME else []  # of shards, merge writes them
     stage.finish(
-        results={"videos": len(table), "channels": encoder.channels, "clips": config.clips},
-        artifacts=artifacts,
+        results={"videos": len(described), "channels": encoder.channels, "clips": config.clips},
+        artifacts=[FEATURES, VIDEOS, *statistics, *also],
         classes_sha256=stage.inputs["extract"].classes_sha256,
         environment={"device": str(encoder.device), "workers": config.workers},
     )
@@ -257,33 +297,3 @@ def _video_rows(config: ExportConfig, stage: Stage, table: FramesTable, gallery:
     # By the hash of the source: also true of another extraction, and of a copy of a video under another name.
     videos["seen"] = seen_videos(None if config.random_init else _encoder_manifest(stage), table.rows["sha256"])
     return videos
-
-
-def _metadata(
-    config: ExportConfig, stage: Stage, encoder: PretrainedEncoder, gallery: Gallery | None, num_statistics_clips: int
-) -> dict[str, str]:
-    """What a reader of the features file alone must know, as safetensors metadata (text)."""
-    training = _encoder_manifest(stage)
-    antialias = "with" if encoder.antialias else "without"
-    values: dict[str, Any] = {
-        "format": "rspnet features 1",
-        "tensors": "features (V, C): mean over clips; clip_features (V, N, C); clip_times_s (V, N, 2): start, end in source seconds; "
-        "label, group, video_index (V,); row i is row i of videos.csv",
-        "backbone": encoder.backbone_name,
-        "width": training.config["model"]["width"],
-        "checkpoint": "initial (untrained)" if config.random_init else config.checkpoint,
-        "batch_norm": f"estimated on {num_statistics_clips} train clips" if num_statistics_clips else "running averages of training",
-        "layer": "last feature map, before any projection head; not normalised",
-        "pool": config.pool,
-        "clips": config.clips,
-        "clip_frames": encoder.frames,
-        "clip_size": encoder.size,
-        "frame_rate": "that of the video" if encoder.frame_rate is None else encoder.frame_rate,
-        "clip_sampling": _SAMPLING[encoder.sampling],
-        "preprocessing": f"largest centre square, bilinear resize {antialias} antialias, RGB / 255, ImageNet mean and deviation",
-        "gallery": "preprocessed as all other videos, complete" if gallery is None else gallery.words(),
-        "precision": config.precision,
-        f"{training.stage}_digest": training.digest,
-        "extract_digest": stage.inputs["extract"].digest,
-    }
-    return {key: str(value) for key, value in values.items()}

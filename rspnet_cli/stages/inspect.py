@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
 from rspnet_cli.errors import InputError
+from rspnet_cli.file_index import artifact_fault
 from rspnet_cli.lineage import Node, flatten, nodes_of
-from rspnet_cli.manifest import Manifest, artifact_fault
+from rspnet_cli.manifest import Manifest
 from rspnet_cli.progress import Reporter
 
 # Facts of a run that can explain other results; times and hosts differ always.
@@ -39,12 +42,21 @@ def verify_lineage(node: Node, report: Reporter) -> Verified:
     """Hash every artifact of every stage of a lineage."""
     faults = [current.fault for current in nodes_of(node) if current.fault]
     known = [current.manifest for current in nodes_of(node) if current.manifest is not None]
-    artifacts = [(manifest, artifact) for manifest in known for artifact in manifest.artifacts]
-    for manifest, artifact in report.track(artifacts, total=len(artifacts), unit="files", name="inspect --verify"):
-        fault = artifact_fault(manifest.folder, artifact, hashed=True)
+    total = sum(manifest.num_files for manifest in known)
+    for file, fault in report.track(chain.from_iterable(map(_hash_again, known)), total=total, unit="files", name="inspect --verify"):
         if fault:
-            faults.append(f"{manifest.folder / artifact.path} {fault}.")
-    return Verified(len(artifacts), sum(artifact.bytes for _, artifact in artifacts), faults)
+            faults.append(f"{file} {fault}.")
+    return Verified(total, sum(manifest.num_bytes for manifest in known), faults)
+
+
+def _hash_again(manifest: Manifest) -> Iterator[tuple[Path, str | None]]:
+    """Every file of a stage and its fault. An index that is damaged tells nothing of the files it lists."""
+    for artifact in manifest.artifacts:
+        fault = artifact_fault(manifest.folder, artifact, hashed=True)
+        yield manifest.folder / artifact.path, fault
+        if artifact.lists is not None and fault is None:
+            for entry in manifest.indexed():
+                yield manifest.folder / entry.path, artifact_fault(manifest.folder, entry, hashed=True)
 
 
 def compare_lineages(left: Node, right: Node) -> list[Difference]:
@@ -86,4 +98,6 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     environment = {key: manifest.environment.get(key) for key in _EXPLAINING}
     facts = flatten({"config": manifest.config, "results": manifest.results, "environment": environment})
     facts |= {f"artifact {artifact.path}": artifact.sha256 for artifact in manifest.artifacts}
+    with suppress(InputError):  # `--verify` says what is the matter with it
+        facts |= {f"artifact {entry.path}": entry.sha256 for entry in manifest.indexed()}
     return facts | {"classes_sha256": manifest.classes_sha256, "tool_version": manifest.tool_version}

@@ -61,6 +61,16 @@ SOURCES = Table(
         Column("mtime_ns", "int", "time of the last change, nanoseconds since 1970"),
     ),
 )
+FILES = Table(
+    "files.csv",
+    "extract",
+    "a file of frames, sorted by path: the index that the manifest names",
+    (
+        Column("path", "text", "below the stage's folder; a folder of JPEG files ends with `/` and counts as one"),
+        Column("bytes", "int", "its size"),
+        Column("sha256", "text", "its sha256; of a folder over its sorted lines `sha256 name`"),
+    ),
+)
 PRETRAIN_VIDEOS = Table(
     "videos.csv",
     "pretrain",
@@ -256,6 +266,7 @@ FINETUNE_PER_CLASS = Table(
 TABLES = [
     VIDEOS,
     FAILURES,
+    FILES,
     SOURCES,
     PRETRAIN_VIDEOS,
     METRICS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,35 @@ from rspnet_cli.videos.span import Span
 FRAMES_FOLDER = "frames"
 # How the name of a stored video ends; a jpeg store is a folder.
 ENDINGS: dict[Codec, str] = {"h264": ".mp4", "jpeg": "", "raw": ".safetensors"}
+# More videos lie in folders by a hash of their ids. One folder of millions of files is slow on every file system and more than some can
+# hold (ext4: about ten million names), and `rspnet merge` can then move the folders of a shard instead of its files.
+FLAT_VIDEOS = 50_000
+# 4,096 folders: 60 videos in each of Kinetics-400, 2,400 of ten million.
+_FOLDER_DIGITS = 3
+
+
+@dataclass(frozen=True)
+class StoreLayout:
+    """Where the frames of videos lie below the stage's folder: a function of the codec and of how many videos there are in all."""
+
+    codec: Codec
+    in_folders: bool
+
+    @classmethod
+    def of(cls, config: ExtractConfig, num_videos: int) -> StoreLayout:
+        return cls(config.codec, num_videos > FLAT_VIDEOS)
+
+    def folder(self, video_id: str) -> str:
+        """The folder of a video, such as "frames/a3f"."""
+        return f"{FRAMES_FOLDER}/{hashlib.sha256(video_id.encode()).hexdigest()[:_FOLDER_DIGITS]}" if self.in_folders else FRAMES_FOLDER
+
+    def name(self, video_id: str) -> str:
+        """Its file, or folder of pictures, as videos.csv names it."""
+        return f"{self.folder(video_id)}/{video_id}{ENDINGS[self.codec]}"
+
+    def artifact(self, video_id: str) -> str:
+        """The same as an artifact: a folder of pictures ends with a slash."""
+        return self.name(video_id) + ("" if ENDINGS[self.codec] else "/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +85,12 @@ def resolved(config: ExtractConfig, table: VideoTable) -> ExtractConfig:
     return config.model_copy(update={"dataset": table.dataset, "crf": crf, "frames_fps": frames_fps})
 
 
-def extraction_task(video: VideoSource, config: ExtractConfig, *, root: Path, folder: Path) -> ExtractionTask:
+def extraction_task(video: VideoSource, config: ExtractConfig, layout: StoreLayout, *, root: Path, folder: Path) -> ExtractionTask:
     """The task for a video of the table of `root` by the resolved settings, its frames to be written below `folder`."""
     return ExtractionTask(
         id=video.id,
         source=os.path.abspath(root / video.path),  # noqa: PTH100 (keeps links as they are)
-        target=str((folder / stored_name(video.id, config.codec)).absolute()),
+        target=str((folder / layout.name(video.id)).absolute()),
         bytes=video.bytes,
         mtime_ns=video.mtime_ns,
         num_frames=video.num_frames,
@@ -71,11 +101,6 @@ def extraction_task(video: VideoSource, config: ExtractConfig, *, root: Path, fo
 def store_settings(config: ExtractConfig) -> dict[str, Any]:
     """The fields of a StoreTask that resolved settings decide."""
     return {name: getattr(config, name) for name in ("frames_fps", "short_side", "codec", "crf", "keep_partial", "max_pixels")}
-
-
-def stored_name(video_id: str, codec: Codec) -> str:
-    """Where a video's frames lie below the stage's folder, as videos.csv names it."""
-    return f"{FRAMES_FOLDER}/{video_id}{ENDINGS[codec]}"
 
 
 @dataclass(frozen=True, slots=True)

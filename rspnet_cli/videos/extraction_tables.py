@@ -8,25 +8,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rspnet_cli.config import Codec
 from rspnet_cli.tables import FAILURES, VIDEOS, plain_text, read_rows
-from rspnet_cli.videos.extraction import Extracted, Failed, Outcome, stored_name
+from rspnet_cli.videos.extraction import Extracted, Failed, Outcome, StoreLayout
 from rspnet_cli.videos.listing import VideoTable
 
 
-def video_rows(table: VideoTable, outcomes: Mapping[str, Outcome], codec: Codec) -> list[dict[str, Any]]:
+def video_rows(table: VideoTable, outcomes: Mapping[str, Outcome], layout: StoreLayout) -> list[dict[str, Any]]:
     """A row for every extracted video, sorted by id."""
     rows = [
         {
             "id": video.id,
-            "frames_file": stored_name(video.id, codec),
+            "frames_file": layout.name(video.id),
             "source": plain_text(video.path),
             "label": video.label,
             "label_name": video.label_name,
             "group": video.group,
             **dict(zip(table.split_names, video.splits, strict=True)),
             **asdict(outcome),
-            "sha256": outcome.source_sha256,  # of the source; the store's own is in the manifest
+            "sha256": outcome.source_sha256,  # of the source; the store's own is in the index
         }
         for video in table.videos
         if isinstance(outcome := outcomes[video.id], Extracted)
@@ -56,7 +55,7 @@ def failures_by_class(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def extracted_from_row(row: Mapping[str, str], *, store_sha256: str) -> Extracted:
-    """What a row of videos.csv says of its video, with the store's hash, which is in the manifest."""
+    """What a row of videos.csv says of its video, with the store's hash, which is in the index."""
     return Extracted(
         frames=int(row["frames"]),
         fps=float(row["fps"]),

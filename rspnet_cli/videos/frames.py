@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rspnet_cli.errors import InputError
-from rspnet_cli.manifest import Artifact, Manifest, artifact_fault
-from rspnet_cli.tables import VIDEOS, read_table
+from rspnet_cli.file_index import INDEX, Entry, artifact_fault
+from rspnet_cli.manifest import Manifest, checked_artifact
+from rspnet_cli.tables import FILES, VIDEOS, read_table
 
 if TYPE_CHECKING:
     import pandas as pd  # half a second to import: a search reads no table with it
@@ -35,9 +36,9 @@ class FrameFiles:
     paths: np.ndarray
     """(V,) bytes, UTF-8: frame file, or folder ending with a slash, relative to the extraction's folder."""
     hashes: np.ndarray
-    """(V,) S64: sha256 of each frame file, from the manifest."""
+    """(V,) S64: sha256 of each frame file, from the index."""
     sizes: np.ndarray
-    """(V,) int64: bytes of each frame file, from the manifest."""
+    """(V,) int64: bytes of each frame file, from the index."""
 
     def path(self, row: int) -> Path:
         """The frame file of a row."""
@@ -45,8 +46,8 @@ class FrameFiles:
 
     def check_file(self, row: int) -> None:
         """Hash a frame file before its first use. Raises InputError when it is not the file that was extracted."""
-        artifact = Artifact(path=str(self.paths[row], "utf-8"), bytes=int(self.sizes[row]), sha256=self.hashes[row].decode())
-        fault = artifact_fault(self.folder, artifact, hashed=True)
+        entry = Entry(str(self.paths[row], "utf-8"), int(self.sizes[row]), self.hashes[row].decode())
+        fault = artifact_fault(self.folder, entry, hashed=True)
         if fault:
             raise InputError(f"{self.path(row)} {fault}: {self.advice}.")
 
@@ -112,26 +113,39 @@ class FramesTable:
 
 def read_frames(manifest: Manifest) -> FramesTable:
     """Read videos.csv of an extraction and check it against its manifest. Raises InputError."""
+    import pandas as pd
+
     path = manifest.artifact_path("videos.csv")
     rows = read_table(path, VIDEOS)
     frames = rows["frames"].fillna(0).to_numpy(np.int64)
     fps = rows["fps"].to_numpy(np.float64)
-    files = rows["frames_file"].to_numpy(object)
-    listed = {artifact.path.rstrip("/"): artifact for artifact in manifest.artifacts}
-    found = [listed.get(str(file).rstrip("/")) for file in files]
-    if not len(rows) or frames.min() < 1 or not np.isfinite(fps).all() or fps.min() <= 0 or None in found:
+    listed = _listed_files(manifest)
+    places = pd.Index(listed["path"].str.rstrip("/")).get_indexer(pd.Index(rows["frames_file"].str.rstrip("/")))
+    if not len(rows) or frames.min() < 1 or not np.isfinite(fps).all() or fps.min() <= 0 or places.min() < 0:
         raise InputError(f"{path} has rows without frames, rate or frame file: make it anew with `rspnet extract --force`.")
-    known = [artifact for artifact in found if artifact is not None]
-    files_of_rows = FrameFiles(
+    files = FrameFiles(
         folder=manifest.folder,
         advice=manifest.advice,
         frames=frames,
         fps=fps,
-        paths=np.array([artifact.path.encode() for artifact in known], dtype=np.bytes_),
-        hashes=np.array([artifact.sha256.encode() for artifact in known], dtype="S64"),
-        sizes=np.array([artifact.bytes for artifact in known], dtype=np.int64),
+        paths=np.array([path.encode() for path in listed["path"].to_numpy(object)[places]], dtype=np.bytes_),
+        hashes=listed["sha256"].to_numpy("S64")[places],
+        sizes=listed["bytes"].to_numpy(np.int64)[places],
     )
-    return FramesTable(manifest=manifest, rows=rows, files=files_of_rows)
+    return FramesTable(manifest=manifest, rows=rows, files=files)
+
+
+def _listed_files(manifest: Manifest) -> pd.DataFrame:
+    """path, bytes and sha256 of every frame file: of the index, or of a manifest of schema 1. Raises InputError."""
+    import pandas as pd
+
+    if manifest.listed is not None:
+        path = checked_artifact(manifest, INDEX)
+        listed = read_table(path, FILES)
+        if not listed["sha256"].str.fullmatch("[0-9a-f]{64}").all() or listed["bytes"].isna().any():
+            raise InputError(f"{path} has rows without size or hash: make it anew with `rspnet extract --force`.")
+        return listed
+    return pd.DataFrame([(item.path, item.bytes, item.sha256) for item in manifest.artifacts], columns=FILES.header())
 
 
 def frames_of(encoder: Manifest, default: Path | None) -> Path:

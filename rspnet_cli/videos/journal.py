@@ -82,6 +82,7 @@ def is_stored(path: Path, outcome: Extracted) -> bool:
 
 def link_or_copy(source: Path, target: Path) -> None:
     """Have a stored video, file or folder, at a second place too, whole or not at all; what was at `target` is replaced."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(target)
     if source.is_dir():
         shutil.copytree(source, temporary, copy_function=link_or_copy_file)

@@ -74,7 +74,7 @@ class WorkerPool(Generic[Task, Result]):
         if num_workers < 1 or timeout_s <= 0:
             raise ValueError("num_workers and timeout_s must be positive")
         self._function = f"{function.__module__}:{function.__qualname__}"
-        self._num_workers = num_workers
+        self.num_workers = num_workers
         self._timeout_s = timeout_s
         self._workers: list[_Worker[Task]] = []
         self._returned: deque[Task] = deque()  # tasks of workers that never started
@@ -115,7 +115,7 @@ class WorkerPool(Generic[Task, Result]):
         """Give a task to every worker that has none, starting workers while there are tasks for them."""
         while True:
             idle = next((worker for worker in self._workers if worker.task is None), None)
-            if idle is None and len(self._workers) >= self._num_workers:
+            if idle is None and len(self._workers) >= self.num_workers:
                 return
             try:
                 task = self._returned.popleft() if self._returned else next(source)

@@ -16,7 +16,7 @@ from rspnet_cli.config import ExtractConfig
 from rspnet_cli.devices import num_cpus
 from rspnet_cli.progress import Reporter
 from rspnet_cli.tables import plain_text
-from rspnet_cli.videos.extraction import FRAMES_FOLDER, Extracted, Failed, extraction_task
+from rspnet_cli.videos.extraction import FRAMES_FOLDER, Extracted, Failed, StoreLayout, extraction_task
 from rspnet_cli.videos.listing import VideoSource, VideoTable
 from rspnet_cli.videos.pool import WorkerPool
 
@@ -70,7 +70,8 @@ def probe(table: VideoTable, config: ExtractConfig, *, root: Path, folder: Path,
     measured: list[tuple[int, int, float]] = []  # size, stored bytes, seconds
     failures: dict[str, str] = {}
     with WorkerPool(extract_timed, num_workers=workers, timeout_s=config.video_timeout_s) as pool:
-        outcomes = pool.outcomes(extraction_task(video, config, root=root, folder=folder) for video in begun())
+        layout = StoreLayout.of(config, len(chosen))
+        outcomes = pool.outcomes(extraction_task(video, config, layout, root=root, folder=folder) for video in begun())
         for outcome in report.track(outcomes, total=len(chosen), unit="videos", name="probe"):
             video = by_id[outcome.task.id]
             result, seconds = outcome.result or (Failed(str(outcome.failure)), config.video_timeout_s if outcome.timed_out else 0.0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from rspnet_cli.errors import InputError
-from rspnet_cli.files import sha256_of, write_atomic
+from rspnet_cli.files import canonical_json, sha256_of, write_atomic
 from rspnet_cli.progress import Reporter
 from rspnet_cli.tables import SOURCES, csv_bytes, from_plain_text, plain_text
 from rspnet_cli.videos.frame_files import NoFrames, sha256_of_frames
@@ -28,6 +29,15 @@ SourceList = dict[str, Stamp]  # by source, as the tables spell it
 
 def source_list(videos: Iterable[VideoSource]) -> SourceList:
     return {plain_text(video.path): Stamp(video.bytes, video.mtime_ns) for video in videos}
+
+
+def hash_of_sources(sources: Iterable[tuple[str, Stamp]]) -> str:
+    """sha256 of a list as canonical JSON, [[source, bytes, mtime_ns], ...], taken line by line."""
+    digest = hashlib.sha256(b"[")
+    for number, (source, stamp) in enumerate(sources):
+        digest.update((("," if number else "") + canonical_json([source, *stamp])).encode())
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def write_source_list(path: Path, sources: SourceList) -> None:

@@ -40,7 +40,7 @@ def find_videos(
     """The table of all videos below `root`.
 
     dataset: one of DATASETS; None: what it looks like, which the table's notes then say. annotations: file or folder of the layout's lists
-    (None: where they usually lie). exclude: a folder to leave out (the output may lie inside `root`). find_extra: look below `root` for
+    (None: where they usually lie). exclude: the result's folder, which may lie inside `root`. find_extra: look below `root` for
     videos that a list leaves out also where the list alone would tell all (csv, list). Raises InputError when there is nothing to read.
     """
     if not root.is_dir():

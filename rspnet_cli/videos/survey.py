@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rspnet_cli.config import ExtractConfig
 from rspnet_cli.errors import InputError
 from rspnet_cli.manifest import UNFINISHED
-from rspnet_cli.videos.extraction import FRAMES_FOLDER, resolved
+from rspnet_cli.shards import Shard
+from rspnet_cli.videos.dealing import dealt, hash_of_listing
+from rspnet_cli.videos.extraction import FRAMES_FOLDER, StoreLayout, resolved
 from rspnet_cli.videos.listing import VideoTable
 from rspnet_cli.videos.source_list import SourceList, source_list
 from rspnet_cli.videos.sources import find_videos
@@ -26,11 +28,26 @@ class Survey:
     table: VideoTable
     sources: SourceList
     """Every source that was found, also those beyond the limit: which ones a limit takes depends on all."""
+    layout: StoreLayout
+    shard: Shard | None
+    """Of which shard all of this is; None: the whole."""
+    listing_sha256: str | None
+    """Of the whole listing that a shard is a part of."""
 
     @property
     def identity(self) -> dict[str, Any]:
         """The settings that a finished result is compared by. JSON values."""
-        return self.config.identity() | {"annotations_sha256": self.table.annotations_sha256}
+        whole = self.config.identity() | {"annotations_sha256": self.table.annotations_sha256}
+        return whole if self.shard is None else whole | {"shard": str(self.shard), "listing_sha256": self.listing_sha256}
+
+    def share_of(self, shard: Shard) -> Self:
+        """What of it is a shard's; sources beyond the limit are shard 1's. Raises InputError where there are too many shards."""
+        table = dealt(self.table, self.layout, shard)
+        sources = source_list(table.videos)
+        if shard.index == 1:
+            others = source_list(self.table.videos).keys() - sources.keys()
+            sources = {source: stamp for source, stamp in self.sources.items() if source not in others}
+        return replace(self, table=table, sources=sources, shard=shard, listing_sha256=hash_of_listing(self.table))
 
 
 def survey(config: ExtractConfig, *, videos: Path, annotations: Path | None, out: Path, find_extra: bool = False) -> Survey:
@@ -40,7 +57,8 @@ def survey(config: ExtractConfig, *, videos: Path, annotations: Path | None, out
     sources = source_list(table.videos)
     if config.limit is not None:
         table = table.limited(config.limit)
-    return Survey(resolved(config, table), videos, table, sources)
+    config = resolved(config, table)
+    return Survey(config, videos, table, sources, StoreLayout.of(config, len(table.videos)), shard=None, listing_sha256=None)
 
 
 def _check_places(videos: Path, out: Path) -> None:

@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from rspnet_cli.shards import is_output
 from rspnet_cli.tables import plain_text
 
 # Endings of files that are taken for videos where no list names them. What is really inside is the decoder's finding.
@@ -59,7 +60,7 @@ def has_video_suffix(path: str) -> bool:
 
 
 def walk(root: Path, *, exclude: Path | None = None) -> Walk:
-    """Look at everything below `root`. exclude: a folder to leave out (the stage's own output may lie inside)."""
+    """Look at everything below `root`. exclude: a result's folder (it may lie inside): left out, with its shards."""
     found = Walk()
     real_root = os.path.realpath(root)
     real_exclude = os.path.realpath(exclude) if exclude is not None else None
@@ -85,7 +86,7 @@ def walk(root: Path, *, exclude: Path | None = None) -> Walk:
             except PathRefused as refused:
                 found.refused.append((path, str(refused)))
                 continue
-            if place.real == real_exclude:
+            if real_exclude is not None and is_output(place.real, real_exclude):
                 found.skipped["results of rspnet"] += 1
             elif not place.is_folder:
                 if has_video_suffix(path):

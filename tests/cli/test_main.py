@@ -21,17 +21,17 @@ from tests.processes import ROOT
 
 COMMANDS = [
     *("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "inspect"),
-    *("preview", "visualize", "search", "import-checkpoint", "export-checkpoint", "recipes", "reproduce"),
+    *("preview", "visualize", "search", "import-checkpoint", "export-checkpoint", "recipes", "reproduce", "merge", "slurm"),
 ]
 # design.md: the flags that scripts rely on.
 SHARED = "--work-dir --out --force --json --quiet"
 FLAGS = {
     "extract": "--dataset --annotations --short-side --codec --crf --workers --limit --strict --keep-partial --max-pixels --video-timeout "
-    "--retry-failed --verify-sources",
+    "--retry-failed --verify-sources --shard --dask",
     "pretrain": "--recipe --config --set --split --epochs --batch-size --lr --backbone --device --precision --compile --workers --tracker "
     "--seed",
     "export-features": "--frames --clips --pool --gallery-augment --split --seed --random-init --checkpoint --device --precision "
-    "--batch-size --workers --set",
+    "--batch-size --workers --set --shard",
     "eval-retrieval": "--topk --split --protocol --device",
     "eval-classification": "--split --protocol --probe --seed",
     "finetune": "--frames --recipe --config --set --split --select-on --linear --random-init --checkpoint --epochs --batch-size --lr "
@@ -41,6 +41,7 @@ FLAGS = {
     "import-checkpoint": "--set --classes",
     "export-checkpoint": "--checkpoint",
     "search": "--features --topk --html --device --workers",
+    "merge": "",
 }
 
 
@@ -118,13 +119,21 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "--version") == (0, f"rspnet {rspnet_cli.__version__}\n", "")
 
 
-HEAVY = {"torch", "av", "pandas", "sklearn", "scipy", "safetensors", "tensorboard", "pyarrow"}
+HEAVY = {"torch", "av", "pandas", "sklearn", "scipy", "safetensors", "tensorboard", "pyarrow", "distributed"}
 USAGE_ERRORS = [
     ["extrakt"],
     ["--nonsense"],
     ["extract"],
     ["extract", "videos", "--short-side", "many"],
     ["extract", "videos", "--codec", "vhs"],
+    ["extract", "videos", "--shard", "0/4"],
+    ["extract", "videos", "--shard", "1/4", "--dry-run"],
+    ["extract", "videos", "--dask", "tcp://localhost:1", "--dry-run"],
+    ["extract", "videos", "--dask", "tcp://localhost:1", "--workers", "2"],
+    ["merge"],
+    ["slurm", "pretrain", "--recipe", "r3d-18"],
+    ["merge", "pretrain"],
+    ["merge", "export-features", "--out", "nowhere"],
     ["pretrain", "a", "b"],
     ["pretrain", "--epochs"],
     ["pretrain", "--epochs", "0"],

@@ -23,7 +23,7 @@ from rspnet_cli.evaluation.features import (
     clip_batches,
     describe_videos,
     load_clips,
-    split_shards,
+    split_pieces,
     statistics_batches,
 )
 from rspnet_cli.videos.frames import FramesTable, read_frames
@@ -101,12 +101,12 @@ def input_of(encoder: PretrainedEncoder) -> ClipInput:
 
 
 def described_by(
-    encoder: PretrainedEncoder, videos: list[VideoClips], shard_sizes: list[int], *, pool: str, batch_size: int
+    encoder: PretrainedEncoder, videos: list[VideoClips], piece_sizes: list[int], *, pool: str, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     def describe(clips: torch.Tensor) -> torch.Tensor:
         return pool_features(encoder.feature_map(clips), pool)
 
-    return describe_videos(describe, videos, shard_sizes, batch_size=batch_size, clip_input=input_of(encoder))
+    return describe_videos(describe, videos, piece_sizes, batch_size=batch_size, clip_input=input_of(encoder))
 
 
 @pytest.mark.parametrize("pool", ["avg", "max"])
@@ -161,11 +161,11 @@ def test_a_broken_frame_file_is_one_sentence(tmp_path: Path, workers: int) -> No
 
 
 @pytest.mark.parametrize(("videos", "clips", "batch_size"), [(1, 10, 32), (32, 10, 32), (33, 10, 32), (500, 1, 32), (7, 10, 100_000)])
-def test_shards_cover_every_video_once(videos: int, clips: int, batch_size: int) -> None:
-    shards = split_shards(videos, clips=clips, batch_size=batch_size)
-    assert [row for shard in shards for row in shard] == list(range(videos))
-    assert all(len(first) == len(shards[0]) for first, _ in pairwise(shards))
-    assert len(shards) == 1 or len(shards[0]) * clips >= 4 * batch_size or len(shards[0]) == 32
+def test_pieces_cover_every_video_once(videos: int, clips: int, batch_size: int) -> None:
+    pieces = split_pieces(videos, clips=clips, batch_size=batch_size)
+    assert [row for piece in pieces for row in piece] == list(range(videos))
+    assert all(len(first) == len(pieces[0]) for first, _ in pairwise(pieces))
+    assert len(pieces) == 1 or len(pieces[0]) * clips >= 4 * batch_size or len(pieces[0]) == 32
 
 
 def test_batch_norm_statistics_are_averages_over_batches(table: FramesTable, encoder: PretrainedEncoder) -> None:

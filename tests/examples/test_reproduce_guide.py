@@ -17,6 +17,7 @@ import typer
 from rspnet_cli.cli.main import app, repeat_list_options
 from rspnet_cli.published import published
 from rspnet_cli.settings import finetune_settings, pretrain_settings
+from rspnet_cli.slurm import Resources, training_script
 from rspnet_cli.stages.recipes import published_table
 from rspnet_cli.stages.reproduce import reproduce
 from tests.processes import ROOT
@@ -94,7 +95,7 @@ def cluster(tmp_path: Path) -> dict[str, str]:
     """An environment in which srun runs what it is given, and torchrun and scontrol write down their arguments."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    stub(tools, "srun", "import os, sys\nos.execvp(sys.argv[1], sys.argv[1:])\n")
+    stub(tools, "srun", "import os, sys\nassert sys.argv[1] == '--cpus-per-task=32'\nos.execvp(sys.argv[2], sys.argv[2:])\n")
     stub(
         tools,
         "torchrun",
@@ -104,7 +105,13 @@ def cluster(tmp_path: Path) -> dict[str, str]:
         "time.sleep(0 if os.environ.get('AT_ONCE') else 60)\nsys.exit(3)\n",
     )
     stub(tools, "scontrol", "import sys\nfrom pathlib import Path\nPath('scontrol.txt').write_text(' '.join(sys.argv[1:]))\n")
-    return {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "42", "SLURM_GPUS_ON_NODE": "4"}
+    return {
+        **os.environ,
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "42",
+        "SLURM_GPUS_ON_NODE": "4",
+        "SLURM_CPUS_PER_TASK": "32",
+    }
 
 
 def test_the_slurm_script_runs_the_guides_pretraining_and_passes_its_failure_on(tmp_path: Path, cluster: dict[str, str]) -> None:
@@ -124,7 +131,15 @@ def test_a_job_that_is_out_of_time_stops_its_training_and_queues_itself_again(tm
     while not (tmp_path / "torchrun.txt").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    job.send_signal(signal.SIGTERM)
+    job.send_signal(signal.SIGUSR1)
     assert job.wait(timeout=60) == 0
     assert (tmp_path / "stopped").exists()
     assert (tmp_path / "scontrol.txt").read_text() == "requeue 42"
+
+
+def test_the_slurm_script_is_that_of_rspnet_slurm_but_for_its_arguments() -> None:
+    printed = training_script("pretrain", [], Resources(gpus=4, cpus=32, time="24:00:00")).splitlines()
+    typed = SLURM.read_text(encoding="utf-8").splitlines()
+    (run,) = [line for line in printed if line.startswith("srun ")]
+    assert [line for line in typed if line.startswith(run.removesuffix(" &"))]
+    assert {line for line in printed if line != run} <= set(typed)

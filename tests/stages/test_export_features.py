@@ -60,9 +60,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(autouse=True)
-def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "MIN_SHARD_VIDEOS", 2)
-    monkeypatch.setattr(features, "SHARD_BATCHES", 1)
+def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "MIN_PIECE_VIDEOS", 2)
+    monkeypatch.setattr(features, "PIECE_BATCHES", 1)
 
 
 SETTINGS = {"clips": 3, "batch_size": 4, "workers": 0, "device": "cpu"}
@@ -252,7 +252,7 @@ def test_a_resumed_export_does_only_what_is_missing(run: Run, tmp_path: Path, mo
     with pytest.raises(InputError, match=r"stopped here\."):
         export(run, tmp_path / "out")
     export(run, tmp_path / "out")
-    # Shards are [0, 1], [2, 3], [4]: the second one was not complete.
+    # Pieces are [0, 1], [2, 3], [4]: the second one was not complete.
     assert described == [0, 1, 2, 3, 2, 3, 4]
 
 
@@ -514,10 +514,10 @@ def test_a_full_disk_is_said_and_the_export_continues_once_there_is_room(
 ) -> None:
     disk = small_disk(96)
     filler = disk / "filler"
-    filler.write_bytes(bytes(80 * 1024))  # 16 KiB left, of whole pages: room for the lock, the state and a shard or two
+    filler.write_bytes(bytes(80 * 1024))  # 16 KiB left, of whole pages: room for the lock, the state and a piece or two
     with pytest.raises(DiskFullError, match=r"The disk is full: .* needs .* Make room and type the same command again"):
         export(run, disk / "out")
     assert not (disk / "out" / "manifest.json").exists()
-    assert list((disk / "out" / "unfinished" / "shards").glob("*.safetensors"))
+    assert list((disk / "out" / "unfinished" / "pieces").glob("*.safetensors"))
     filler.unlink()
     assert export(run, disk / "out").artifacts == export(run, tmp_path / "whole").artifacts

@@ -57,7 +57,7 @@ def test_an_untouched_lineage_verifies_and_counts_every_file(work: Path) -> None
     verified = verify_lineage(read_lineage(work / "eval-classification"), Reporter.silent())
     assert verified.faults == []
     known = [node.manifest for node in nodes_of(read_lineage(work / "eval-classification")) if node.manifest]
-    files = [manifest.folder / artifact.path for manifest in known for artifact in manifest.artifacts]
+    files = [manifest.folder / path for manifest in known for path, _ in manifest.hashes()]
     assert verified.files == len(files) == len(set(files))
     assert verified.bytes == sum(file.stat().st_size for file in files)
 
@@ -104,6 +104,14 @@ def test_a_jpeg_folder_is_hashed_too(tmp_path: Path) -> None:
     faults = verify_lineage(read_lineage(tmp_path / "eval-classification"), Reporter.silent()).faults
     assert len(faults) == 1
     assert "frames/v000 was changed" in faults[0]
+
+
+def test_a_changed_index_is_a_fault_and_says_nothing_of_the_files_it_lists(work: Path) -> None:
+    index = work / "extract/files.csv"
+    index.write_text(index.read_text().replace("v000.mp4", "v009.mp4"))
+    faults = verify_lineage(read_lineage(work / "eval-classification"), Reporter.silent()).faults
+    assert len(faults) == 1
+    assert f"{index} was changed" in faults[0]
 
 
 def test_an_edited_or_missing_input_is_a_fault_and_the_rest_is_still_shown(work: Path) -> None:

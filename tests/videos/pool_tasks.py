@@ -30,6 +30,12 @@ def work(task: tuple[str, object]) -> object:
     if kind == "die":
         os.kill(os.getpid(), int(str(argument)))
         time.sleep(600)
+    if kind == "kill parent once":  # as a machine dies
+        if Path(str(argument)).exists():
+            return "survived"
+        Path(str(argument)).touch()
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
     if kind == "exit":
         os._exit(int(str(argument)))
     if kind == "raise":

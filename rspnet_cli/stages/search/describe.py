@@ -22,7 +22,7 @@ from rspnet_cli.manifest import ENCODER_STAGES, Manifest, checked_artifact
 from rspnet_cli.progress import Reporter
 from rspnet_cli.settings import validated
 from rspnet_cli.stages.search.queries import Query
-from rspnet_cli.videos.extraction import FRAMES_FOLDER, Failed, StoredInfo, StoreTask, store_settings, stored_name
+from rspnet_cli.videos.extraction import FRAMES_FOLDER, Failed, StoredInfo, StoreLayout, StoreTask, store_settings
 from rspnet_cli.videos.frame_files import NoFrames, frame_files
 from rspnet_cli.videos.pool import WorkerPool
 
@@ -94,12 +94,13 @@ def describe_files(
 
 
 def _tasks(queries: Mapping[int, Query], config: ExtractConfig, folder: Path) -> Iterator[StoreTask]:
+    layout = StoreLayout(config.codec, in_folders=False)
     for key, query in queries.items():
         assert query.source is not None
         yield StoreTask(
             id=str(key),
             source=os.path.abspath(query.source),  # noqa: PTH100 (keeps links as they are)
-            target=str((folder / stored_name(str(key), config.codec)).absolute()),
+            target=str((folder / layout.name(str(key))).absolute()),
             num_frames=_num_frames(query.source) if config.frames_fps is not None else None,
             span=query.span,
             **store_settings(config),

@@ -25,7 +25,7 @@ from rspnet_cli.report.choose import balanced
 from rspnet_cli.settings import nearest, validated
 from rspnet_cli.tables import plain_text
 from rspnet_cli.videos.extract_video import extract_video
-from rspnet_cli.videos.extraction import Extracted, ExtractionTask, Failed, stored_name
+from rspnet_cli.videos.extraction import Extracted, ExtractionTask, Failed, StoreLayout
 from rspnet_cli.videos.frames import FramesTable, frames_of, read_frames
 from rspnet_cli.videos.ids import make_ids
 from rspnet_cli.videos.pool import WorkerPool
@@ -134,8 +134,9 @@ class _Stored:
 def _store(files: Sequence[Path], config: ExtractConfig, folder: Path, report: Reporter) -> _Stored:
     """Store the files as extract stores videos, in worker processes. Raises InputError naming the first that fails."""
     found: dict[str, Extracted] = {}
+    layout = StoreLayout(config.codec, in_folders=False)
     with WorkerPool(extract_video, num_workers=max(1, min(num_cpus(), len(files))), timeout_s=config.video_timeout_s) as pool:
-        outcomes = pool.outcomes([_task(str(place), file, config, folder) for place, file in enumerate(files)])
+        outcomes = pool.outcomes([_task(str(place), file, config, folder / layout.name(str(place))) for place, file in enumerate(files)])
         for outcome in report.track(outcomes, total=len(files), unit="files", name="visualize") if files else ():
             result = outcome.result or Failed(str(outcome.failure))
             if isinstance(result, Failed):
@@ -144,13 +145,13 @@ def _store(files: Sequence[Path], config: ExtractConfig, folder: Path, report: R
     infos = [found[str(place)] for place in range(len(files))]
     return _Stored(
         ids=[str(file) for file in files],
-        paths=[folder / stored_name(str(place), config.codec) for place in range(len(files))],
+        paths=[folder / layout.name(str(place)) for place in range(len(files))],
         frames=np.array([info.frames for info in infos], np.int64),
         fps=np.array([info.fps for info in infos], np.float64),
     )
 
 
-def _task(name: str, file: Path, config: ExtractConfig, folder: Path) -> ExtractionTask:
+def _task(name: str, file: Path, config: ExtractConfig, target: Path) -> ExtractionTask:
     try:
         status = file.stat()
     except OSError as error:
@@ -158,7 +159,7 @@ def _task(name: str, file: Path, config: ExtractConfig, folder: Path) -> Extract
     return ExtractionTask(
         id=name,
         source=os.path.abspath(file),  # noqa: PTH100 (keeps links as they are)
-        target=str(folder / stored_name(name, config.codec)),
+        target=str(target),
         bytes=status.st_size,
         mtime_ns=status.st_mtime_ns,
         num_frames=None,
