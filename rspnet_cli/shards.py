@@ -88,7 +88,13 @@ def shard_folders(out: Path) -> list[Path]:
 
 
 def refuse_other_siblings(shard: Shard, out: Path, config: Mapping[str, Any], inputs: Mapping[str, Manifest]) -> None:
-    """Raise InputError where another shard of the same result, finished or begun, has other settings, inputs or listing than this one."""
+    """Raise InputError where another shard of the same result, finished or begun, has other settings, inputs or listing than this one.
+
+    Also where a merge has begun, which may have moved files of this one.
+    """
+    state = _state(out)
+    if str(state.get("command")).startswith("merge "):
+        raise InputError(f"{out} holds a merge of these shards that is not finished: type `rspnet {state['command']}` again.")
     digests = {name: manifest.digest for name, manifest in inputs.items()}
     for folder in shard_folders(out):
         if folder.name.endswith(f"-of-{shard.count}") and folder != shard.folder(out):
@@ -106,10 +112,19 @@ def _begun(folder: Path) -> tuple[dict[str, Any], dict[str, str]] | None:
         if (folder / MANIFEST).exists():
             manifest = read_manifest(folder, verify=False)
             return manifest.config, {ref.stage: ref.digest for ref in manifest.inputs}
-        state = json.loads((folder / UNFINISHED / STATE).read_text(encoding="utf-8"))
+        state = _state(folder)
         return dict(state["config"]), dict(state["inputs"])
-    except (InputError, OSError, ValueError, KeyError, TypeError):
+    except (InputError, ValueError, KeyError, TypeError):
         return None
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """What the unfinished run in a folder has noted; nothing where there is none."""
+    try:
+        state = json.loads((folder / UNFINISHED / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
 
 
 def differences(theirs: Mapping[str, Any], their_inputs: Mapping[str, str], ours: Mapping[str, Any], our_inputs: Mapping[str, str]) -> str:

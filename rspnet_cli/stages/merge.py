@@ -101,6 +101,7 @@ def _environment(shards: Sequence[Manifest]) -> dict[str, Any]:
 
 def _merge_extractions(stage: Stage, shards: Sequence[Manifest], report: Reporter) -> None:
     from rspnet_cli.tables import FAILURES, SOURCES, VIDEOS
+    from rspnet_cli.videos.listing import counted
     from rspnet_cli.videos.merging import check_frames, hash_of_merged_sources, merge_tables, merged_index, move_frames
 
     check_frames(shards, stage.work)
@@ -121,6 +122,8 @@ def _merge_extractions(stage: Stage, shards: Sequence[Manifest], report: Reporte
         | {"sources_sha256": hash_of_merged_sources(stage.work)}
         | {key: shards[0].environment[key] for key in ("videos", "notes") if key in shards[0].environment},
     )
+    if results["failed"]:
+        report.warn(f"{counted(results['failed'], 'video')} failed: {stage.folder / FAILURES.file} lists the reasons.")
 
 
 def _merge_features(stage: Stage, shards: Sequence[Manifest], report: Reporter) -> None:
