@@ -149,8 +149,10 @@ def read_shards(stage: str, folders: Iterable[Path]) -> list[Manifest]:
     found: dict[Shard, list[Manifest]] = defaultdict(list)
     unfinished = []
     for folder in folders:
-        if not (folder / MANIFEST).exists() and (folder / UNFINISHED).is_dir():
-            unfinished.append(folder)
+        if not folder.is_dir():
+            raise InputError(f"There is no {folder}: name the folders of the shards of {stage}.")
+        if not (folder / MANIFEST).exists():  # without anything it is a shard that was refused, and missing
+            unfinished += [folder] if (folder / UNFINISHED).is_dir() else []
             continue
         manifest = read_manifest(folder, stage=f"{stage}{SHARD_SUFFIX}", verify=False)
         found[Shard.parse(str(manifest.config.get("shard")))].append(manifest)
@@ -169,10 +171,10 @@ def read_shards(stage: str, folders: Iterable[Path]) -> list[Manifest]:
             raise InputError(f"Shard {shard} of {stage} is there more than once ({names}): leave out all but one.")
     missing = [index for index in range(1, counts[0] + 1) if Shard(index, counts[0]) not in found]
     if missing:
-        one = Shard(missing[0], counts[0])
+        which = f"{len(missing)} {'is' if len(missing) == 1 else 'are'} missing ({_numbers(missing)})"
+        more = " and so on" if len(missing) > 1 else ""
         raise InputError(
-            f"Of the {counts[0]} shards of {stage} {len(missing)} are missing ({_numbers(missing)}): run `rspnet {stage} ... --shard {one}`"
-            f"{' and so on' if len(missing) > 1 else ''} first."
+            f"Of the {counts[0]} shards of {stage}, {which}: run `rspnet {stage} ... --shard {missing[0]}/{counts[0]}`{more} first."
         )
     shards = [found[shard][0] for shard in sorted(found)]
     for manifest in shards:
