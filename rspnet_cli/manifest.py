@@ -222,7 +222,7 @@ def read_manifest(
     if stages and manifest.stage not in stages:
         wanted = " or ".join(f"'{name}'" for name in stages)
         whole = manifest.stage.removesuffix(SHARD_SUFFIX)
-        first = f"merge {whole}" if whole != manifest.stage and whole in stages else stages[0]
+        first = f"merge {whole}" if whole != manifest.stage and whole in stages else _command_of(stages[0])
         raise InputError(f"{file} is of stage '{manifest.stage}', not {wanted}: run `rspnet {first}` first, or name another manifest.")
     try:
         digest = manifest.computed_digest()
@@ -308,6 +308,11 @@ def _parse(file: Path, stage: str | None) -> Manifest:
         raise InputError(f"{file} is no valid manifest ({where}: {first['msg']}): restore it or run the stage again.") from error
     manifest._path = Path(os.path.abspath(file))  # noqa: PTH100 (no resolve(): a linked work directory keeps its name)
     return manifest
+
+
+def _command_of(stage: str) -> str:
+    whole = stage.removesuffix(SHARD_SUFFIX)
+    return stage if whole == stage else f"{whole} --shard i/N"
 
 
 def _has_shards(folder: Path) -> bool:

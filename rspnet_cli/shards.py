@@ -88,7 +88,13 @@ def shard_folders(out: Path) -> list[Path]:
 
 
 def refuse_other_siblings(shard: Shard, out: Path, config: Mapping[str, Any], inputs: Mapping[str, Manifest]) -> None:
-    """Raise InputError where another shard of the same result, finished or begun, has other settings, inputs or listing than this one."""
+    """Raise InputError where another shard of the same result, finished or begun, has other settings, inputs or listing than this one.
+
+    Also where a merge has begun, which may have moved files of this one.
+    """
+    state = _state(out)
+    if str(state.get("command")).startswith("merge "):
+        raise InputError(f"{out} holds a merge of these shards that is not finished: type `rspnet {state['command']}` again.")
     digests = {name: manifest.digest for name, manifest in inputs.items()}
     for folder in shard_folders(out):
         if folder.name.endswith(f"-of-{shard.count}") and folder != shard.folder(out):
@@ -106,10 +112,19 @@ def _begun(folder: Path) -> tuple[dict[str, Any], dict[str, str]] | None:
         if (folder / MANIFEST).exists():
             manifest = read_manifest(folder, verify=False)
             return manifest.config, {ref.stage: ref.digest for ref in manifest.inputs}
-        state = json.loads((folder / UNFINISHED / STATE).read_text(encoding="utf-8"))
+        state = _state(folder)
         return dict(state["config"]), dict(state["inputs"])
-    except (InputError, OSError, ValueError, KeyError, TypeError):
+    except (InputError, ValueError, KeyError, TypeError):
         return None
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """What the unfinished run in a folder has noted; nothing where there is none."""
+    try:
+        state = json.loads((folder / UNFINISHED / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
 
 
 def differences(theirs: Mapping[str, Any], their_inputs: Mapping[str, str], ours: Mapping[str, Any], our_inputs: Mapping[str, str]) -> str:
@@ -134,8 +149,10 @@ def read_shards(stage: str, folders: Iterable[Path]) -> list[Manifest]:
     found: dict[Shard, list[Manifest]] = defaultdict(list)
     unfinished = []
     for folder in folders:
-        if not (folder / MANIFEST).exists() and (folder / UNFINISHED).is_dir():
-            unfinished.append(folder)
+        if not folder.is_dir():
+            raise InputError(f"There is no {folder}: name the folders of the shards of {stage}.")
+        if not (folder / MANIFEST).exists():  # without anything it is a shard that was refused, and missing
+            unfinished += [folder] if (folder / UNFINISHED).is_dir() else []
             continue
         manifest = read_manifest(folder, stage=f"{stage}{SHARD_SUFFIX}", verify=False)
         found[Shard.parse(str(manifest.config.get("shard")))].append(manifest)
@@ -154,10 +171,10 @@ def read_shards(stage: str, folders: Iterable[Path]) -> list[Manifest]:
             raise InputError(f"Shard {shard} of {stage} is there more than once ({names}): leave out all but one.")
     missing = [index for index in range(1, counts[0] + 1) if Shard(index, counts[0]) not in found]
     if missing:
-        one = Shard(missing[0], counts[0])
+        which = f"{len(missing)} {'is' if len(missing) == 1 else 'are'} missing ({_numbers(missing)})"
+        more = " and so on" if len(missing) > 1 else ""
         raise InputError(
-            f"Of the {counts[0]} shards of {stage} {len(missing)} are missing ({_numbers(missing)}): run `rspnet {stage} ... --shard {one}`"
-            f"{' and so on' if len(missing) > 1 else ''} first."
+            f"Of the {counts[0]} shards of {stage}, {which}: run `rspnet {stage} ... --shard {missing[0]}/{counts[0]}`{more} first."
         )
     shards = [found[shard][0] for shard in sorted(found)]
     for manifest in shards:

@@ -111,10 +111,13 @@ def test_shards_are_found_beside_the_result_and_read_in_any_order(tmp_path: Path
 
 def test_shards_that_are_missing_or_unfinished_are_named(tmp_path: Path) -> None:
     folders = make_shards(tmp_path / "thing", 9)
-    fault([*folders[:2], folders[5], folders[8]], "Of the 9 shards of thing 5 are missing (3-5, 7-8)", "--shard 3/9")
+    fault([*folders[:2], folders[5], folders[8]], "Of the 9 shards of thing, 5 are missing (3-5, 7-8)", "--shard 3/9")
     fault([], "no shards of thing", "--shard i/N")
     unfinished = make_shard(tmp_path / "other", Shard(1, 9), finish=False)
     fault([*folders[1:], unfinished], "Unfinished", str(unfinished))
+    (tmp_path / "empty").mkdir()
+    fault([*folders[1:], tmp_path / "empty"], "1 is missing (1)")
+    fault([*folders, tmp_path / "nowhere"], f"There is no {tmp_path / 'nowhere'}")
 
 
 def test_shards_that_are_there_twice_are_named(tmp_path: Path) -> None:
@@ -157,7 +160,7 @@ def test_a_damaged_shard_or_another_stages_is_refused(tmp_path: Path) -> None:
     fault(folders, str(folders[2] / "table.csv"), "changed", "`rspnet thing --shard 3/3 --force`")
     with pytest.raises(InputError) as caught:
         read_shards("other", folders)
-    refused(caught.value, "'thing-shard', not 'other-shard'")
+    refused(caught.value, "'thing-shard', not 'other-shard'", "`rspnet other --shard i/N`")
 
 
 def siblings(out: Path, shard: Shard, inputs: dict[str, Manifest] | None = None, **config: Any) -> Callable[[], None]:

@@ -85,9 +85,9 @@ def _header(table: FeatureTable) -> list[str]:
 
 
 def write_also(folder: Path, table: FeatureTable, forms: Iterable[str]) -> list[str]:
-    """Write the features in further forms, "npy" or "parquet", each atomically; the names of the files. Raises DiskFullError."""
+    """Write the features in further forms, "npy" and "parquet", each atomically; the names of the files. Raises DiskFullError."""
     names = []
-    for form in forms:
+    for form in sorted(set(forms)):
         names.append(f"features.{form}")
         with atomic_path(folder / names[-1]) as temporary:
             if form == "npy":

@@ -78,7 +78,7 @@ def _place(manifest: Manifest, found: Found) -> str:
 
 def _environment(manifest: Manifest) -> dict[str, Any]:
     """Machine and libraries without the paths and the host's name, which concern nobody who gets the report."""
-    private = ("host", "videos", "source", "notes", "logs", "sources_sha256")
+    private = ("host", "videos", "source", "notes", "logs", "sources_sha256", "shards")
     return {key: value for key, value in manifest.environment.items() if key not in private}
 
 

@@ -38,7 +38,8 @@ def merge(
     """Make one result of all shards of a stage, in any order, and remove their folders.
 
     stage_name: extract or export-features. out: the result's folder. shards: their folders (none: those beside `out`). Raises InputError
-    naming shards that are missing, unfinished, there twice or of different runs, BusyError where one is still at work.
+    naming shards that are missing, unfinished, there twice or of different runs, BusyError where one is still at work, RspnetError where
+    none has a video.
     """
     if stage_name not in _COMBINE:
         raise InputError(f"There are no shards of '{stage_name}': merge puts together those of {' or '.join(_COMBINE)}.")
@@ -49,6 +50,12 @@ def merge(
         report.info(f"merge: finished already in {out}; nothing to do.")
         return merged
     manifests = read_shards(stage_name, folders)
+    if not any(manifest.results["videos"] for manifest in manifests):
+        failed = sum(manifest.results["failed"] for manifest in manifests)
+        raise RspnetError(
+            f"None of the {failed:,} videos could be extracted: failures.csv in the shards' folders lists the reasons; extract the shards "
+            "again with --retry-failed when they are gone, or with other settings and --force."
+        )
     config = {key: value for key, value in manifests[0].config.items() if key not in OWN_SETTINGS}
     inputs = {ref.stage: manifests[0].read_input(ref) for ref in manifests[0].inputs}
     with begin_stage(stage_name, config, inputs=inputs, out=out, force=force, report=report, command=f"merge {stage_name}") as stage:
@@ -78,7 +85,7 @@ def _merged_before(stage_name: str, out: Path, folders: Sequence[Path]) -> Manif
         return None
     for manifest in left:
         remove_result(manifest.folder, manifest)
-        manifest.path.unlink()
+        manifest.path.unlink(missing_ok=True)
     for folder in folders:
         with suppress(OSError):
             if os.listdir(folder) == [LOCK]:  # what else lies there is not ours
@@ -101,15 +108,11 @@ def _environment(shards: Sequence[Manifest]) -> dict[str, Any]:
 
 def _merge_extractions(stage: Stage, shards: Sequence[Manifest], report: Reporter) -> None:
     from rspnet_cli.tables import FAILURES, SOURCES, VIDEOS
+    from rspnet_cli.videos.listing import counted
     from rspnet_cli.videos.merging import check_frames, hash_of_merged_sources, merge_tables, merged_index, move_frames
 
     check_frames(shards, stage.work)
     results = merge_tables(shards, stage.work)
-    if not results["videos"]:
-        raise RspnetError(
-            f"None of the {results['failed']:,} videos could be extracted: {stage.work / FAILURES.file} lists the reasons; extract the "
-            "shards again with --retry-failed when they are gone, or with other settings and --force."
-        )
     move_frames(report.track(shards, total=len(shards), unit="shards", name="merge"), stage.work)
     stage.finish(
         results=results,
@@ -121,6 +124,8 @@ def _merge_extractions(stage: Stage, shards: Sequence[Manifest], report: Reporte
         | {"sources_sha256": hash_of_merged_sources(stage.work)}
         | {key: shards[0].environment[key] for key in ("videos", "notes") if key in shards[0].environment},
     )
+    if results["failed"]:
+        report.warn(f"{counted(results['failed'], 'video')} failed: {stage.folder / FAILURES.file} lists the reasons.")
 
 
 def _merge_features(stage: Stage, shards: Sequence[Manifest], report: Reporter) -> None:

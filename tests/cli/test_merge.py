@@ -59,6 +59,6 @@ def test_a_merge_that_cannot_be_is_one_sentence_and_code_2(videos: Path, capsys:
     assert call(capsys, "extract", "videos", "--workers", "1", "--shard", "1/3", "--out", "elsewhere/frames", "--quiet")[0] == 0
     code, out, err = call(capsys, "merge", "extract", "--out", "elsewhere/frames")
     assert (code, out) == (2, "")
-    assert err.startswith("rspnet: Of the 3 shards of extract 2 are missing (2-3)")
+    assert err.startswith("rspnet: Of the 3 shards of extract, 2 are missing (2-3)")
     assert len(err.splitlines()) == 1
     assert os.listdir("elsewhere") == ["frames.shard-1-of-3"]

@@ -217,10 +217,14 @@ def test_a_listing_that_changed_between_two_shards_is_refused_when_the_second_be
     assert merge("extract", out=out).digest == run(root, tmp_path / "whole").digest
 
 
+@both_layouts
 def test_touched_files_workers_and_interruptions_change_nothing(videos: Path, tmp_path: Path, whole: Manifest, layout: str) -> None:
     root = Path(shutil.copytree(videos, tmp_path / "videos", symlinks=True))
     out = tmp_path / "run/extract"
     assert kill_at_change(lambda: run(root, out, shard=Shard(2, 3), config={"workers": 2}), 15)
+    left = out.with_name("extract.shard-2-of-3") / "unfinished/frames" / ("00a" if layout == "folders" else "") / ".tmp-1-deadbeef.mp4"
+    left.parent.mkdir(exist_ok=True)
+    left.touch()
     for number, path in enumerate(sorted(root.rglob("v*.mp4"))):
         os.utime(path, (number, number))
     run(root, out, shard=Shard(2, 3), verify_sources=True)
@@ -228,6 +232,7 @@ def test_touched_files_workers_and_interruptions_change_nothing(videos: Path, tm
     run(root, out, shard=Shard(1, 3))
     merged = merge("extract", out=out)
     assert merged.digest == whole.digest
+    assert not list(out.rglob(".tmp-*"))
     names = ("videos.csv", "failures.csv", "files.csv")
     assert all((out / name).read_bytes() == (whole.folder / name).read_bytes() for name in names)
 
@@ -255,7 +260,8 @@ def test_a_shard_of_broken_videos_alone_is_finished_and_a_result_without_any_vid
         merge("extract", out=tmp_path / "none")
     one_sentence(caught.value, "None of the 2 videos")
     assert caught.value.exit_code == 1
-    assert len(shard_folders(tmp_path / "none")) == 2
+    assert not (tmp_path / "none").exists()
+    run_shards(root, tmp_path / "none", 2, retry_failed=True)  # as the sentence says
 
 
 def test_the_results_of_running_shards_are_no_videos(videos: Path, tmp_path: Path) -> None:
@@ -307,6 +313,9 @@ def test_extract_does_not_touch_a_merge_that_was_stopped_and_the_other_way_round
         with pytest.raises(InputError) as caught:
             run(videos, own, force=force)
         refused(caught.value, "`rspnet merge extract` has begun")
+    with pytest.raises(InputError) as caught:  # a task of the array, started again
+        run(videos, own, shard=Shard(1, 3))
+    refused(caught.value, "merge of these shards that is not finished", "`rspnet merge extract`")
     assert merge("extract", out=own).digest == whole.digest
     other = own.with_name("other")
     stopped(lambda: run(videos, other), "rspnet_cli.stage.Stage.finish")
