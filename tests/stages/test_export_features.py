@@ -256,7 +256,7 @@ def test_a_resumed_export_does_only_what_is_missing(run: Run, tmp_path: Path, mo
     assert described == [0, 1, 2, 3, 2, 3, 4]
 
 
-def test_an_export_stopped_by_a_scheduler_keeps_its_shards_and_ends_with_the_same_bytes(
+def test_an_export_stopped_by_a_scheduler_keeps_its_pieces_and_ends_with_the_same_bytes(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["export-features", str(run.pretrain.folder), "--out", str(tmp_path / "out"), "--quiet", *FLAGS]
@@ -483,7 +483,7 @@ def test_what_fails_in_one_process_is_said_by_it_and_what_is_done_is_kept(
     first, second = (output.read_text() for output in outputs)
     assert first.startswith("rspnet: Another process of this run has failed")
     assert second == "rspnet: v002 is damaged.\n"
-    assert {path.name for path in (tmp_path / "out" / "unfinished" / "shards").iterdir()} == {
+    assert {path.name for path in (tmp_path / "out" / "unfinished" / "pieces").iterdir()} == {
         "00000000.safetensors",
         "00000004.safetensors",
     }
