@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rspnet_cli.config import PretrainConfig
-from rspnet_cli.encoder.moco import MoCo
+from rspnet_cli.encoder import moco
 from rspnet_cli.errors import InputError
 from rspnet_cli.manifest import Manifest
 from rspnet_cli.settings import validated
@@ -55,14 +55,14 @@ def as_seen(clips: torch.Tensor) -> np.ndarray:
 
 def test_they_are_what_pretrain_gives_its_encoders(extracted: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[torch.Tensor] = []  # per step: other key, key, query
-    for name in ("embed_keys", "embed_queries"):
-        real = getattr(MoCo, name)
+    for owner, name in ((moco.MoCo, "embed_keys"), (moco._Projection, "forward")):
+        real = getattr(owner, name)
 
-        def spy(self: MoCo, clips: torch.Tensor, *rest: Any, real: Any = real) -> Any:
+        def spy(self: torch.nn.Module, clips: torch.Tensor, *rest: Any, real: Any = real) -> Any:
             given.append(clips.detach().clone())
             return real(self, clips, *rest)
 
-        monkeypatch.setattr(MoCo, name, spy)
+        monkeypatch.setattr(owner, name, spy)
     pretrain(settings(), frames=extracted.folder, out=tmp_path / "pretrain")
     steps = [given[start : start + 3] for start in range(0, len(given), 3)]
     assert len(steps) == 6  # ten videos in batches of four, three epochs
@@ -158,7 +158,7 @@ def test_clips_of_many_frames_are_shown_in_part_and_said_so(extracted: Manifest,
     [
         ({}, 7, ["no step 7", "10 videos in batches of 4", "6 steps"]),
         ({"clip": {"size": 64}}, 1, ["clip.size 64", "rspnet extract"]),
-        ({"optim": {"batch_size": 12}}, 1, ["10 videos to train on", "--batch-size 10"]),
+        ({"optim": {"batch_size": 12}, "moco": {"queue_size": 24}}, 1, ["10 videos to train on", "--batch-size 10"]),
         ({"data": {"split": "2"}}, 1, ["no splits"]),
         ({"model": {"backbone": "c3d"}}, 1, ["c3d", "clip.frames"]),
     ],
