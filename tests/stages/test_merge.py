@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from rspnet_cli.cli.main import main
 from rspnet_cli.config import ExportConfig, ExtractConfig
 from rspnet_cli.errors import BusyError, InputError, RspnetError
 from rspnet_cli.evaluation import features
+from rspnet_cli.evaluation.feature_facts import feature_facts
 from rspnet_cli.lineage import read_lineage
 from rspnet_cli.locks import hold_lock
 from rspnet_cli.manifest import Manifest, read_manifest
@@ -29,9 +31,9 @@ from rspnet_cli.stages.inspect import verify_lineage
 from rspnet_cli.stages.merge import merge
 from rspnet_cli.videos.frames import read_frames
 from tests.encode import make_video, not_a_video
-from tests.processes import fork, kill_at_change, wait
+from tests.processes import fork, fork_ranks, kill_at_change, wait
 from tests.sentences import one_sentence, refused
-from tests.stages.test_export_features import SETTINGS, Notes, Run, make_run
+from tests.stages.test_export_features import FLAGS, SETTINGS, Notes, Run, make_run
 
 NUM_SHARDS = 3
 
@@ -377,6 +379,59 @@ def test_merged_features_are_those_of_one_run_byte_for_byte(features_run: Run, t
     assert export(features_run, out, Shard(2, 3), **settings).digest == whole.digest
     assert export(features_run, out, **settings).digest == whole.digest
     assert shard_folders(out) == []
+
+
+@pytest.mark.usefixtures("_small_pieces")
+def test_several_processes_share_a_shard_too(features_run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "export-features"
+    whole = export(features_run, tmp_path / "whole", random_init=True)
+
+    def together(index: int) -> tuple[list[int], list[str]]:
+        command = [
+            "export-features",
+            str(features_run.pretrain.folder),
+            "--random-init",
+            "--out",
+            str(out),
+            "--shard",
+            f"{index}/2",
+            "--quiet",
+        ]
+        outputs = [tmp_path / f"output-{rank}" for rank in range(2)]
+        codes = fork_ranks(lambda: main([*command, *FLAGS]), outputs)
+        return codes, [output.read_text() for output in outputs]
+
+    for index in (2, 1):
+        assert together(index)[0] == [0, 0]
+    assert merge("export-features", out=out).digest == whole.digest
+    assert contents(out) == contents(whole.folder)
+    assert together(1)[0] == [0, 0], "part of the merged result"
+    assert shard_folders(out) == []
+
+    export(features_run, tmp_path / "other" / "export-features", Shard(2, 2))
+    out = tmp_path / "other" / "export-features"
+    codes, said = together(1)
+    assert codes == [2, 2]
+    assert "Shard 1/2 would not belong to" in said[0]
+    assert said[1] == "", "the first process alone says why"
+
+
+@pytest.mark.usefixtures("_small_pieces")
+def test_features_by_other_batch_norm_statistics_are_refused(features_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "export-features"
+    export(features_run, out, Shard(1, 2), random_init=True)
+    with monkeypatch.context() as patch:  # what another processor makes of the same clips
+        patch.setattr(features, "STATISTICS_CLIPS", 32)
+        patch.setattr("rspnet_cli.stages.export_features.feature_facts", partial(_facts_of, num_statistics_clips=64))
+        export(features_run, out, Shard(2, 2), random_init=True)
+    with pytest.raises(InputError) as caught:
+        merge("export-features", out=out)
+    refused(caught.value, "batch_norm.safetensors", "shard-2-of-2", "--force")
+    assert len(shard_folders(out)) == 2
+
+
+def _facts_of(config: Any, encoder: Any, gallery: Any, _: int, *, num_statistics_clips: int, **origins: Any) -> dict[str, str]:
+    return feature_facts(config, encoder, gallery, num_statistics_clips, **origins)
 
 
 @pytest.mark.usefixtures("_small_pieces")

@@ -24,9 +24,11 @@ from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.report.clips import clip_class
 from rspnet_cli.settings import validated
+from rspnet_cli.shards import Shard
 from rspnet_cli.stages.export_features import export_features
 from rspnet_cli.stages.extract import extract
 from rspnet_cli.stages.import_checkpoint import import_checkpoint
+from rspnet_cli.stages.merge import merge
 from rspnet_cli.stages.search import Search, describe, find_features, search
 from rspnet_cli.stages.search.describe import describe_files, makers_of
 from rspnet_cli.stages.search.queries import read_query
@@ -149,6 +151,20 @@ def test_a_file_is_described_as_the_export_described_it(tmp_path: Path, how: dic
         np.testing.assert_allclose(result.feature, expected.features[row], **tolerance)
         np.testing.assert_allclose(result.clips, expected.clip_features[row], **tolerance)
         np.testing.assert_array_equal(result.times_s, expected.clip_times_s[row])
+
+
+def test_merged_features_are_searched_as_those_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rspnet_cli.evaluation.features.MIN_PIECE_VIDEOS", 2)
+    monkeypatch.setattr("rspnet_cli.evaluation.features.PIECE_BATCHES", 1)
+    whole = make_small(tmp_path / "work", export={"random_init": True})
+    out, config = tmp_path / "work" / "merged", validated(ExportConfig, EXPORT | {"random_init": True})
+    for index in (1, 2):
+        export_features(config, pretrain=tmp_path / "work" / "pretrain", out=out, shard=Shard(index, 2))
+    merged = Run(merge("export-features", out=out), whole.sources)
+    queries = list(whole.sources.values())
+    answers = merged.ask(*queries).answers
+    assert answers == whole.ask(*queries).answers
+    assert_each_finds_itself(merged, list(whole.sources), Search(merged.export.path, 3, answers, None))
 
 
 def test_sources_that_are_folders_of_frames_find_themselves_too(tmp_path: Path) -> None:
