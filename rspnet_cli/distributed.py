@@ -102,7 +102,7 @@ def largest(value: int) -> int:
     import torch
     import torch.distributed as dist
 
-    box = torch.tensor([value])
+    box = torch.tensor([int(value)])
     dist.all_reduce(box, dist.ReduceOp.MAX, group=_host_group)
     return int(box)
 
