@@ -258,11 +258,14 @@ def _refuse_without_effect(config: PretrainConfig | FinetuneConfig, typed: Mappi
             "moco.queue_size": (config.objective.avid_weight == 0, "objective.avid_weight is 0"),
             "moco.mask_same_video": (config.objective.avid_weight == 0, "objective.avid_weight is 0"),
             "objective.margin": (config.objective.rsp_weight == 0, "objective.rsp_weight is 0"),
+            "clip.rate_tolerance": (config.clip.frame_rate is None, "clip.frame_rate is not set"),
         }
     else:
         of_training = [key for key in typed if key.startswith(("optim.", "augment.")) or key in ("data.select_on", "model.linear")]
         without_effect |= {key: (config.optim.epochs == 0, "optim.epochs is 0") for key in of_training if key != "optim.epochs"}
+        own_rate = config.clip.frame_rate == 0 or config.clip.sampling == "cover"
         without_effect |= {
+            "clip.rate_tolerance": (own_rate, "clip.frame_rate is 0 or clip.sampling cover"),
             "optim.milestones": (config.optim.schedule != "multistep", "optim.schedule is not multistep"),
             "run.checkpoint_activations": (
                 config.model.linear or config.optim.epochs == 0,

@@ -3,6 +3,7 @@
 import itertools
 import re
 import tomllib
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from rspnet_cli.config import ExportConfig, FinetuneConfig, PretrainConfig
+from rspnet_cli.config.training import ADDED
 from rspnet_cli.encoder.registry import BACKBONES, check_clip_size
 from rspnet_cli.errors import InputError
 from rspnet_cli.recipes import recipe_names
@@ -23,6 +25,7 @@ from rspnet_cli.settings import (
     settings_table,
     validated,
 )
+from rspnet_cli.stage import describe_differences
 from tests.sentences import refused
 
 
@@ -209,6 +212,7 @@ def test_nothing_to_learn_is_refused() -> None:
         (["objective.avid_weight=0", "moco.queue_size=64"], "moco.queue_size"),
         (["objective.avid_weight=0", "moco.mask_same_video=true"], "moco.mask_same_video"),
         (["objective.rsp_weight=0", "objective.margin=1"], "objective.margin"),
+        (["clip.rate_tolerance=0"], "clip.rate_tolerance"),
         (["augment.order=reference", "augment.blur_p=0.5"], "augment.blur_p"),
         (["augment.jitter_p=0", "augment.jitter=[0.1, 0.1, 0.1, 0.1]"], "augment.jitter"),
         (["augment.jitter=[0, 0, 0, 0]", "augment.jitter_p=0.5"], "augment.jitter_p"),
@@ -285,7 +289,19 @@ def test_the_identity_of_a_run_is_everything_but_workers_and_tracker() -> None:
     config = pretrain_settings(flags={"run.workers": 3, "run.tracker": "none"})
     assert config.identity() == pretrain_settings(flags={"run.workers": 0}).identity()
     flat = {f"{section}.{key}" for section, values in config.identity().items() for key in values}
-    assert flat == set(setting_names(PretrainConfig)) - {"run.workers", "run.tracker"}
+    assert flat == set(setting_names(PretrainConfig)) - {"run.workers", "run.tracker"} - ADDED.keys()
+
+
+@pytest.mark.parametrize("read", [pretrain_settings, finetune_settings])
+def test_settings_that_came_later_are_part_of_it_where_they_are_not_at_their_defaults(
+    read: Callable[..., PretrainConfig | FinetuneConfig],
+) -> None:
+    at_rate = ["clip.frame_rate=25"]
+    before = read(sets=[*at_rate, "clip.rate_tolerance=2e-4"]).identity()
+    assert ("rate_tolerance" in before["clip"], "last_videos" in before["optim"]) == (False, False)
+    now = read(sets=[*at_rate, "clip.rate_tolerance=0", "optim.last_videos=repeat"]).identity()
+    differences = describe_differences(before, now, {}, {})
+    assert differences == 'clip.rate_tolerance was null, now 0.0; optim.last_videos was null, now "repeat"'
 
 
 def test_settings_cannot_be_changed_behind_the_manifests_back() -> None:
@@ -374,6 +390,10 @@ def test_what_is_typed_is_stronger_than_a_recipe_also_than_its_part_for_the_line
         (["optim.schedule=multistep", "optim.milestones=[20, 10]"], "optim.milestones needs rising"),
         (["optim.schedule=multistep", "optim.milestones=[0, 10]"], "optim.milestones needs rising"),
         (["clip.sampling=cover", "clip.frame_rate=25"], "clip.frame_rate has no effect with clip.sampling cover"),
+        (["clip.frame_rate=0", "clip.rate_tolerance=0"], "clip.rate_tolerance has no effect, because clip.frame_rate is 0"),
+        (["clip.sampling=cover", "clip.rate_tolerance=0"], "clip.rate_tolerance has no effect"),
+        (["clip.rate_tolerance=-1"], "clip.rate_tolerance"),
+        (["optim.last_videos=keep"], "optim.last_videos"),
         (["model.random_init=true", "model.checkpoint=best"], "model.checkpoint has no effect with model.random_init"),
         (["data.select_on=train"], "data.select_on"),
         (["model.checkpoint=newest"], "model.checkpoint"),

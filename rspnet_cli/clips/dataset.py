@@ -19,8 +19,9 @@ from torch.utils.data import Dataset, Sampler
 
 from rspnet_cli.clips.draws import ClipDraw, StepDraw, clip_rng, draw_clip, epoch_order
 from rspnet_cli.clips.loader import read_ahead
-from rspnet_cli.clips.sampling import cover_clip, frames_at_rate, played_frames, random_clip
+from rspnet_cli.clips.sampling import FrameRate, cover_clip, frames_at_rate, played_frames, random_clip
 from rspnet_cli.config import AugmentConfig, ClipConfig
+from rspnet_cli.config.training import OptimSection
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.videos.frames import FrameFiles
 from rspnet_cli.videos.store import StoredVideo, open_store
@@ -112,7 +113,7 @@ class TrainingClips(Dataset[Sample | RspnetError]):
     What is wrong with a video is returned, not raised: a worker's traceback is no sentence.
     """
 
-    def __init__(self, files: FrameFiles, augment: AugmentConfig, *, frame_rate: float | None, seed: int) -> None:
+    def __init__(self, files: FrameFiles, augment: AugmentConfig, *, frame_rate: FrameRate | None, seed: int) -> None:
         self.files, self.augment, self.frame_rate, self.seed = files, augment, frame_rate, seed
         self._checked = np.zeros(len(files.frames), dtype=bool)
 
@@ -146,7 +147,7 @@ class ClipPairs(TrainingClips):
     """Query and key for pretraining. Each spans max(speeds) * T frames, of which those played are read."""
 
     def __init__(self, files: FrameFiles, clip: ClipConfig, augment: AugmentConfig, *, seed: int) -> None:
-        super().__init__(files, augment, frame_rate=clip.frame_rate, seed=seed)
+        super().__init__(files, augment, frame_rate=FrameRate.of(clip.frame_rate, clip.rate_tolerance), seed=seed)
         self.clip = clip
         self.span = max(clip.speeds) * clip.frames
 
@@ -167,7 +168,7 @@ class SingleClips(TrainingClips):
     """One clip of T frames for fine-tuning: consecutive ones, or ones spread over the whole video (sampling "cover")."""
 
     def __init__(
-        self, files: FrameFiles, augment: AugmentConfig, *, frames: int, sampling: str, frame_rate: float | None, seed: int
+        self, files: FrameFiles, augment: AugmentConfig, *, frames: int, sampling: str, frame_rate: FrameRate | None, seed: int
     ) -> None:
         super().__init__(files, augment, frame_rate=frame_rate, seed=seed)
         self.frames = frames
@@ -204,38 +205,41 @@ def _packed(crops: Sequence[Crop]) -> Crops:
 class BatchOrder(Sampler["list[Request]"]):
     """The batches of all epochs from a position on: lists of requests, this rank's slice of each global batch.
 
-    draw: of a pretraining's (epoch, step). The last incomplete batch of an epoch is dropped. One order for the whole run lets the workers
-    read ahead over an epoch's end.
+    draw: of a pretraining's (epoch, step). The last incomplete batch of an epoch is dropped. With optim.last_videos "repeat" the order
+    first goes on with its own beginning up to a multiple of world_size, as torch's DistributedSampler has it: the same videos meet in a
+    global batch as there, whose ranks take every world_size-th of them and not a slice. One order for the whole run lets the workers read
+    ahead over an epoch's end.
     """
 
     def __init__(
         self,
         rows: np.ndarray,
+        optim: OptimSection,
         *,
-        batch_size: int,
-        epochs: int,
         seed: int,
         draw: Callable[[int, int], StepDraw] | None = None,
         start: tuple[int, int],
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.rows, self.batch_size, self.epochs, self.seed, self.draw, self.start = rows, batch_size, epochs, seed, draw, start
+        self.rows, self.optim, self.seed, self.draw, self.start = rows, optim, seed, draw, start
         self.rank, self.world_size = rank, world_size
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole global batches in an epoch."""
-        return len(self.rows) // self.batch_size
+        return self.optim.steps_per_epoch(len(self.rows), self.world_size)
 
     def __iter__(self) -> Iterator[list[Request]]:
-        share = self.batch_size // self.world_size
+        batch_size = self.optim.batch_size
+        share = batch_size // self.world_size
         first_epoch, first_step = self.start
-        for epoch in range(first_epoch, self.epochs):
-            order = self.rows[epoch_order(len(self.rows), seed=self.seed, epoch=epoch)]
+        for epoch in range(first_epoch, self.optim.epochs):
+            once = self.rows[epoch_order(len(self.rows), seed=self.seed, epoch=epoch)]
+            order = np.resize(once, self.optim.videos_per_epoch(len(once), self.world_size))  # goes on with its beginning
             for step in range(first_step if epoch == first_epoch else 0, self.steps_per_epoch):
                 own = slice(self.rank * share, (self.rank + 1) * share)
-                rows = order[step * self.batch_size :][own].tolist()
+                rows = order[step * batch_size :][own].tolist()
                 if self.draw is None:
                     yield [Request(epoch, row) for row in rows]
                 else:

@@ -6,8 +6,23 @@ The arithmetic is that of the released code, which the published figures rest on
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
+
+
+class FrameRate(NamedTuple):
+    """What videos are resampled to before clips are cut."""
+
+    per_s: float
+    """Frames per second."""
+    tolerance: float
+    """A step (see `frames_at_rate`) that differs from a whole number by less than this share of it is that number."""
+
+    @classmethod
+    def of(cls, per_s: float | None, tolerance: float) -> FrameRate | None:
+        """From settings, of which None and 0 frames per second leave videos as they are: None."""
+        return cls(per_s, tolerance) if per_s else None
 
 
 def random_clip(video_frames: int, *, frames: int, stride: int = 1, rng: np.random.Generator) -> np.ndarray:
@@ -59,17 +74,16 @@ def cover_clips(video_frames: int, *, frames: int, count: int) -> np.ndarray:
     return np.stack([_cover(video_frames, frames, offset) for offset in offsets])
 
 
-def frames_at_rate(video_frames: int, *, fps: float, frame_rate: float | None) -> np.ndarray:
-    """The frames of a video resampled to `frame_rate` per second: (n,) int64, n >= 1. None: all of them.
+def frames_at_rate(video_frames: int, *, fps: float, frame_rate: FrameRate | None) -> np.ndarray:
+    """The frames of a video of `fps` resampled to a frame rate: (n,) int64, n >= 1. None: all of them.
 
     With step = fps / frame_rate: a whole step takes every step-th frame; any other takes floor(i * step) for floor(video_frames / step) i,
     which repeats frames where the step is below 1.
     """
     if frame_rate is None:
         return np.arange(video_frames, dtype=np.int64)
-    step = fps / frame_rate
-    # A container with times in milliseconds gives 29.999 for 30; NTSC's 29.97 stays what it is.
-    if round(step) >= 1 and abs(step - round(step)) < 2e-4 * step:
+    step = fps / frame_rate.per_s
+    if round(step) >= 1 and abs(step - round(step)) < frame_rate.tolerance * step:
         step = float(round(step))
     if step >= 1 and float(step).is_integer():
         return np.arange(0, video_frames, int(step), dtype=np.int64)

@@ -12,6 +12,8 @@ STD = (0.229, 0.224, 0.225)
 # What extract takes where nothing else is said: quality of the h264 store, and frames per second of folders of frames, which do not tell.
 DEFAULT_CRF = 20
 DEFAULT_FRAMES_FPS = 25.0
+# A container with times in milliseconds gives 29.999 frames per second for 30; NTSC's 29.97 is further away and stays what it is.
+RATE_TOLERANCE = 2e-4
 
 # How stored frames are encoded.
 Codec = Literal["h264", "jpeg", "raw"]

@@ -55,6 +55,9 @@ class FinetuneClipConfig(Section):
     """consecutive: T frames in a row. cover: T frames spread over the whole video, as released for Something-Something."""
     frame_rate: float | None = Field(None, ge=0, le=1000)
     """Frames per second that videos are resampled to before clips are cut (0: their own; None: as in the pretraining)."""
+    rate_tolerance: float | None = Field(None, ge=0, le=0.1)
+    """A video's rate over clip.frame_rate counts as a whole number where it differs from one by less than this share (0: never, as
+    released; None: as in the pretraining)."""
 
     @model_validator(mode="after")
     def _check(self) -> FinetuneClipConfig:
@@ -80,7 +83,7 @@ class FinetuneOptimConfig(OptimSection):
     """Optimisation. The learning rate is never scaled by the batch."""
 
     batch_size: int = Field(32, ge=1, le=1_000_000)
-    """Global batch: videos per step, all processes together. The last incomplete batch of an epoch is dropped."""
+    """Global batch: videos per step, all processes together."""
     epochs: int = Field(30, ge=0, le=1_000_000)
     """Passes over the train videos. 0: none; a fine-tuned network is tested as it is, by its own last layer."""
     schedule: Literal["cosine", "multistep", "constant"] = "cosine"

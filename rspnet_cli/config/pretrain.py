@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rspnet_cli.config.base import Section
+from rspnet_cli.config.base import RATE_TOLERANCE, Section
 from rspnet_cli.config.training import AugmentConfig, OptimSection, RunConfig, TrainingConfig
 
 
@@ -47,6 +47,9 @@ class ClipConfig(Section):
     mean grey is then that of the whole span: no other difference)."""
     frame_rate: float | None = Field(None, gt=0, le=1000)
     """Frames per second that videos are resampled to before clips are cut (None: their own)."""
+    rate_tolerance: float = Field(RATE_TOLERANCE, ge=0, le=0.1)
+    """A video's rate over clip.frame_rate counts as a whole number where it differs from one by less than this share (0: never, as
+    released)."""
 
     @model_validator(mode="after")
     def _check(self) -> ClipConfig:

@@ -6,7 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from rspnet_cli.config.base import Section, Unit
+from rspnet_cli.config.base import RATE_TOLERANCE, Section, Unit
+
+ADDED = {"clip.rate_tolerance": RATE_TOLERANCE, "optim.last_videos": "drop"}
+"""Settings that came after the first results: a manifest without them means these values, and none holds them at these values."""
 
 
 class AugmentConfig(Section):
@@ -64,12 +67,23 @@ class OptimSection(Section):
     """Passes over parts of a process' share of the batch, their gradients added: less memory. Batch norm sees one part at a time."""
     epochs: int = Field(200, ge=1, le=1_000_000)
     """Passes over the videos."""
+    last_videos: Literal["drop", "repeat"] = "drop"
+    """An epoch's last incomplete batch is dropped. repeat: before that so many of its first videos come again that all processes get
+    equally many, as released."""
     sgd_momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of SGD."""
     weight_decay: float = Field(1e-4, ge=0, le=10)
     """Weight decay, of every parameter (batch norm and biases too, as released)."""
     warmup_epochs: int = Field(0, ge=0, le=1_000_000)
     """Epochs of linear warm-up before the schedule."""
+
+    def videos_per_epoch(self, num_videos: int, processes: int) -> int:
+        """How many videos stand in the order of an epoch, repeated ones and those of an incomplete batch included."""
+        return -(-num_videos // processes) * processes if self.last_videos == "repeat" else num_videos
+
+    def steps_per_epoch(self, num_videos: int, processes: int) -> int:
+        """Whole global batches in an epoch."""
+        return self.videos_per_epoch(num_videos, processes) // self.batch_size
 
 
 class RunConfig(Section):
@@ -100,7 +114,11 @@ class TrainingConfig(Section):
     """All settings of a training, in sections; one of them is `run`."""
 
     def identity(self) -> dict[str, Any]:
-        """What identifies a run: everything but worker count and tracker, which change no result. JSON values."""
+        """What identifies a run: everything but worker count and tracker, which change no result. JSON values. See also `ADDED`."""
         values = self.model_dump(mode="json")
         del values["run"]["workers"], values["run"]["tracker"]
+        for key, default in ADDED.items():
+            section, _, name = key.partition(".")
+            if values[section][name] == default:
+                del values[section][name]
         return values

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rspnet_cli.config import MEAN, STD, ClipConfig, FinetuneClipConfig, FinetuneModelConfig, ModelConfig
+from rspnet_cli.config.base import RATE_TOLERANCE
 from rspnet_cli.devices import resolve_device
 from rspnet_cli.encoder.classifier import CLASSIFIER, Classifier
 from rspnet_cli.encoder.encoder import Encoder
@@ -43,6 +44,7 @@ class TrainedAs(NamedTuple):
     size: int
     antialias: bool
     frame_rate: float | None
+    rate_tolerance: float
     sampling: str
 
     @classmethod
@@ -51,7 +53,8 @@ class TrainedAs(NamedTuple):
         model, clip = manifest.config.get("model", {}), manifest.config.get("clip", {})
         if manifest.stage == "pretrain":
             m, c = validated(ModelConfig, model), validated(ClipConfig, clip)
-            return cls(m.backbone, m.width, m.head, m.embedding_dim, c.frames, c.size, c.antialias, c.frame_rate, "consecutive")
+            seen_at = (c.frame_rate, c.rate_tolerance)
+            return cls(m.backbone, m.width, m.head, m.embedding_dim, c.frames, c.size, c.antialias, *seen_at, "consecutive")
         # In these sections None is a default, or what an import does not know.
         model, clip = ({key: value for key, value in section.items() if value is not None} for section in (model, clip))
         tuned, seen = validated(FinetuneModelConfig, model), validated(FinetuneClipConfig, clip)
@@ -60,15 +63,16 @@ class TrainedAs(NamedTuple):
                 f"{manifest.path} does not say which network and which clips it trained: make it anew with `rspnet {manifest.command}`."
             )
         rate = seen.frame_rate or None  # 0: the videos' own
-        return cls(tuned.backbone, tuned.width, None, 0, seen.frames, seen.size, seen.antialias, rate, seen.sampling)
+        tolerance = RATE_TOLERANCE if seen.rate_tolerance is None else seen.rate_tolerance
+        return cls(tuned.backbone, tuned.width, None, 0, seen.frames, seen.size, seen.antialias, rate, tolerance, seen.sampling)
 
 
 class PretrainedEncoder(Encoder):
     """An encoder that preprocesses uint8 clips itself, and knows what it was trained with.
 
-    `channels` (C) and `embedding_dim` (D; 0 without heads) tell the sizes of what it returns, `frames` (T), `size` (S), `frame_rate` and
-    `sampling` the clips it was trained on. It comes in evaluation mode, its parameters without gradient; `requires_grad_(True)` and
-    `train()` change that.
+    `channels` (C) and `embedding_dim` (D; 0 without heads) tell the sizes of what it returns, `frames` (T), `size` (S), `frame_rate`,
+    `rate_tolerance` and `sampling` the clips it was trained on. It comes in evaluation mode, its parameters without gradient;
+    `requires_grad_(True)` and `train()` change that.
     """
 
     def __init__(self, trained: TrainedAs) -> None:
@@ -80,6 +84,8 @@ class PretrainedEncoder(Encoder):
         self.antialias = trained.antialias
         self.frame_rate = trained.frame_rate
         """Frames per second that its videos were resampled to; None: their own."""
+        self.rate_tolerance = trained.rate_tolerance
+        """The setting clip.rate_tolerance, which says when that takes every n-th frame."""
         self.sampling = trained.sampling
         """consecutive, or cover: its clips span the whole video."""
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rspnet_cli.clips.sampling import FrameRate
 from rspnet_cli.config import ExportConfig
 from rspnet_cli.encoder.encoder import pool_features
 from rspnet_cli.encoder.load import PretrainedEncoder
@@ -34,9 +35,8 @@ def video_features(clips: np.ndarray) -> np.ndarray:
 
 def clips_of(encoder: PretrainedEncoder, videos: StoredVideos, count: int, gallery: Gallery | None = None) -> UniformClips:
     """`count` clips of each video, as the encoder takes them."""
-    return UniformClips(
-        videos, frames=encoder.frames, count=count, frame_rate=encoder.frame_rate, sampling=encoder.sampling, gallery=gallery
-    )
+    rate = FrameRate.of(encoder.frame_rate, encoder.rate_tolerance)
+    return UniformClips(videos, frames=encoder.frames, count=count, frame_rate=rate, sampling=encoder.sampling, gallery=gallery)
 
 
 def input_of(encoder: PretrainedEncoder) -> ClipInput:

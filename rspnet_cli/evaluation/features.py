@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from rspnet_cli.clips.loader import read_ahead
-from rspnet_cli.clips.sampling import cover_clips, frames_at_rate, uniform_clips
+from rspnet_cli.clips.sampling import FrameRate, cover_clips, frames_at_rate, uniform_clips
 from rspnet_cli.encoder.load import resize_and_normalise
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.evaluation.gallery import Gallery
@@ -83,7 +83,7 @@ class UniformClips(Dataset["VideoClips | RspnetError"]):
         *,
         frames: int,
         count: int,
-        frame_rate: float | None,
+        frame_rate: FrameRate | None,
         sampling: str = "consecutive",
         gallery: Gallery | None = None,
     ) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rspnet_cli import distributed
 from rspnet_cli.config import FinetuneClipConfig, FinetuneConfig, FinetuneOptimConfig, OptimConfig, PretrainConfig
+from rspnet_cli.config.training import ADDED
 from rspnet_cli.encoder.classifier import CLASSIFIER
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.encoder.foreign import QUERY, PublishedClassifier, PublishedEncoder, is_finetuned, read_classifier, read_encoder, state_of
@@ -154,7 +155,11 @@ def _resolve(encoder: PublishedEncoder, source: _Source, told: Mapping[str, Any]
     A clip's settings are needed to use the encoder: those that the user did not tell are the published ones, named in `import.assumed`.
     """
     clip = BACKBONES[encoder.model.backbone].clip
-    assumed = PretrainConfig().clip.model_copy(update={"frames": clip.frames, "size": clip.side}).model_dump(mode="json")
+    assumed = (
+        PretrainConfig()
+        .clip.model_copy(update={"frames": clip.frames, "size": clip.side})
+        .model_dump(mode="json", exclude={"rate_tolerance"})
+    )
     known: dict[str, dict[str, Any]] = {"model": encoder.model.model_dump(mode="json"), "optim": _known_optim(source.content, OptimConfig)}
     if encoder.queue is not None:
         known["moco"] = {"queue_size": encoder.queue["queue"].shape[1]}
@@ -183,7 +188,7 @@ def _resolve_finetuning(
     values = {"frames": clip.frames, "size": clip.side, "antialias": False, "frame_rate": 0.0} | recipe_clip | told_clip
     if values.get("sampling") == "cover" and "frame_rate" not in told_clip:
         values["frame_rate"] = 0.0  # its frames come from the whole video, whatever the rate
-    assumed = validated(FinetuneClipConfig, values).model_dump(mode="json")
+    assumed = validated(FinetuneClipConfig, values).model_dump(mode="json", exclude={"rate_tolerance"})
     known = {
         "model": {"backbone": network.backbone, "width": network.width},
         "optim": _known_optim(source.content, FinetuneOptimConfig),
@@ -212,7 +217,9 @@ def _config(
 
     free: what the file knows and the user may still tell. Raises InputError for what was told in vain.
     """
-    config: dict[str, Any] = {section: dict.fromkeys(keys) for section, keys in identity.items()}
+    config: dict[str, Any] = {
+        section: dict.fromkeys(key for key in keys if f"{section}.{key}" not in ADDED) for section, keys in identity.items()
+    }
     config["run"]["processes"] = None
     for values in (assumed, known):
         for section, items in values.items():
@@ -221,7 +228,9 @@ def _config(
         section, _, name = key.partition(".")
         if name in known.get(section, {}) and key not in free and config[section][name] != value:
             raise InputError(f"--set {key}={value}: the file says {config[section][name]}; leave this setting out.")
-        if name not in config[section]:
+        if key == "clip.rate_tolerance" and not told.get("clip.frame_rate", config["clip"]["frame_rate"]):
+            raise InputError(f"--set {key} has no effect without clip.frame_rate: leave it out.")
+        if name not in config[section] and key not in ADDED:
             raise InputError(f"--set {key} has no effect on an imported encoder: leave it out.")
         config[section][name] = value
     return config

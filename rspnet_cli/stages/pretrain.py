@@ -65,13 +65,13 @@ def check_fit(config: PretrainConfig, table: FramesTable, rows: np.ndarray, repo
     """Whether the settings fit these videos. Raises InputError where they cannot work; warns where they will work badly."""
     check_clip_size(config.model.backbone, frames=config.clip.frames, side=config.clip.size)
     table.refuse_larger(config.clip.size)
-    check_num_videos(len(rows), config.optim.batch_size, parts=config.moco.bn_splits)
+    check_num_videos(len(rows), config.optim, parts=config.moco.bn_splits)
     if config.moco.queue_size > len(rows) / 2 and not config.moco.mask_same_video and config.objective.avid_weight > 0:
         report.warn(
             f"the queue holds {config.moco.queue_size} keys and there are {len(rows)} videos, so a query meets older keys of its own video "
             "as negatives: a moco.queue_size of at most half the videos or moco.mask_same_video=true avoids that."
         )
-    steps = config.optim.epochs * (len(rows) // config.optim.batch_size)
+    steps = config.optim.epochs * config.optim.steps_per_epoch(len(rows), distributed.world_size())
     if _epochs_to_fill(config, len(rows)) >= config.optim.epochs and config.objective.avid_weight > 0:
         best = " and no best epoch" if config.optim.best_from == "full_queue" else ""
         report.warn(
@@ -84,8 +84,8 @@ def check_fit(config: PretrainConfig, table: FramesTable, rows: np.ndarray, repo
 
 def _epochs_to_fill(config: PretrainConfig, num_videos: int) -> int:
     """Epochs before the first that begins with a queue of real keys: random ones make L_A small and A-VID figures meaningless."""
-    batch_size = config.optim.batch_size
-    return -(-(config.moco.queue_size // batch_size) // (num_videos // batch_size))
+    steps_to_fill = config.moco.queue_size // config.optim.batch_size
+    return -(-steps_to_fill // config.optim.steps_per_epoch(num_videos, distributed.world_size()))
 
 
 def build_moco(config: PretrainConfig) -> MoCo:
@@ -170,7 +170,7 @@ def _write_results(
     results: dict[str, Any] = {
         "videos": len(rows),
         "epochs": position.epoch,
-        "steps": position.epoch * (len(rows) // config.optim.batch_size),
+        "steps": position.epoch * config.optim.steps_per_epoch(len(rows), distributed.world_size()),
         **{key: last[key] for key in ("loss", "loss_avid", "loss_rsp")},
         **avid,
         "rsp_accuracy": last["rsp_accuracy"],

@@ -83,7 +83,7 @@ def preview(
     table = read_frames(read_manifest(frames, stage="extract"))
     table.refuse_larger(config.clip.size)
     rows = training_rows(table, config)
-    check_num_videos(len(rows), config.optim.batch_size, parts=config.moco.bn_splits)
+    check_num_videos(len(rows), config.optim, parts=config.moco.bn_splits)
     if config.clip.frame_rate is None:
         warn_of_looped(table, rows, max(config.clip.speeds) * config.clip.frames, report)
     pairs = drawn_pairs(config, table, rows, device, step=step, count=count)

@@ -61,13 +61,14 @@ def check_batch(batch_size: int, *, parts: int = 1, because: str = "", smallest:
         )
 
 
-def check_num_videos(num_videos: int, batch_size: int, *, parts: int = 1, smallest: int = 2) -> None:
+def check_num_videos(num_videos: int, optim: OptimSection, *, parts: int = 1, smallest: int = 2) -> None:
     """Raise InputError where the videos do not fill one batch, naming the largest that they fill (parts: see `check_batch`)."""
     total = distributed.world_size() * parts
-    if num_videos < batch_size:
-        largest = num_videos - num_videos % total
+    if not optim.steps_per_epoch(num_videos, distributed.world_size()):
+        in_order = optim.videos_per_epoch(num_videos, distributed.world_size())
+        largest = in_order - in_order % total
         advice = f"use --batch-size {largest} or smaller" if largest // total >= smallest else "extract more videos"
-        raise InputError(f"There are {num_videos} videos to train on, fewer than a batch of {batch_size}: {advice}.")
+        raise InputError(f"There are {num_videos} videos to train on, fewer than a batch of {optim.batch_size}: {advice}.")
 
 
 def warn_of_accumulation(optim: OptimSection, report: Reporter) -> None:

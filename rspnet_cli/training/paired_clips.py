@@ -27,7 +27,7 @@ class PairedClips:
     @property
     def steps_per_epoch(self) -> int:
         """Whole global batches in an epoch."""
-        return len(self.rows) // self.config.optim.batch_size
+        return self.config.optim.steps_per_epoch(len(self.rows), distributed.world_size())
 
     def draw(self, epoch: int, step: int) -> StepDraw:
         """Who plays fast, how fast, and the shuffles, for the global batch of a step of an epoch; both count from 0."""
@@ -38,11 +38,9 @@ class PairedClips:
 
     def order(self, start: tuple[int, int]) -> BatchOrder:
         """What is asked of the loader from (epoch, step) on: this rank's videos of each batch, to the end of the training."""
-        optim = self.config.optim
         return BatchOrder(
             self.rows,
-            batch_size=optim.batch_size,
-            epochs=optim.epochs,
+            self.config.optim,
             seed=self.config.run.seed,
             start=start,
             draw=self.draw,

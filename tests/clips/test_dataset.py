@@ -5,17 +5,20 @@ import multiprocessing
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import BatchSampler, DistributedSampler
 
 from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, Crop, Request, SingleClips, batches, collate
-from rspnet_cli.clips.draws import StepDraw, clip_rng, draw_step
-from rspnet_cli.clips.sampling import cover_clip, frames_at_rate, random_clip
+from rspnet_cli.clips.draws import StepDraw, clip_rng, draw_step, epoch_order
+from rspnet_cli.clips.sampling import FrameRate, cover_clip, frames_at_rate, random_clip
 from rspnet_cli.config import AugmentConfig, ClipConfig
+from rspnet_cli.config.training import OptimSection
 from rspnet_cli.errors import InputError, RspnetError
 from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.videos.frames import FrameFiles, read_frames
@@ -38,6 +41,10 @@ def clips_of(dataset: ClipPairs, epoch: int, row: int, *, fast: bool = False, sp
     assert not isinstance(item, RspnetError), str(item)
     query, key = item.clips
     return query, key
+
+
+def optim(batch_size: int, epochs: int, last_videos: Literal["drop", "repeat"] = "drop") -> OptimSection:
+    return OptimSection(batch_size=batch_size, epochs=epochs, last_videos=last_videos)
 
 
 @pytest.mark.parametrize("epoch", [0, 3])
@@ -69,9 +76,9 @@ def test_only_the_frames_that_are_played_are_read_from_the_same_place_with_the_s
 
 
 @pytest.mark.parametrize("sampling", ["consecutive", "cover"])
-@pytest.mark.parametrize("frame_rate", [None, 10.0])
+@pytest.mark.parametrize("frame_rate", [None, FrameRate(10.0, 0.0)])
 def test_to_fine_tune_a_video_gives_one_clip_of_the_frames_that_sampling_says(
-    extracted: Manifest, sampling: str, frame_rate: float | None
+    extracted: Manifest, sampling: str, frame_rate: FrameRate | None
 ) -> None:
     table = read_frames(extracted)
     dataset = SingleClips(table.files, WHOLE_FRAME, frames=6, sampling=sampling, frame_rate=frame_rate, seed=3)
@@ -95,15 +102,48 @@ def test_to_fine_tune_a_video_gives_one_clip_of_the_frames_that_sampling_says(
 
 def test_without_draws_an_order_asks_for_every_row_once_an_epoch_and_each_rank_for_its_share() -> None:
     rows = np.array([3, 5, 7, 8, 11, 12, 20])
-    orders = [list(BatchOrder(rows, batch_size=4, epochs=2, seed=5, start=(0, 0), rank=rank, world_size=2)) for rank in range(2)]
+    orders = [list(BatchOrder(rows, optim(4, 2), seed=5, start=(0, 0), rank=rank, world_size=2)) for rank in range(2)]
     assert [len(order) for order in orders] == [2, 2]  # one whole batch an epoch
     for epoch, (first, second) in enumerate(zip(*orders, strict=True)):
         both = [*first, *second]
         assert {request.epoch for request in both} == {epoch}
         assert len({request.row for request in both}) == 4
         assert {request.row for request in both} <= set(rows.tolist())
-    whole = list(BatchOrder(rows, batch_size=4, epochs=2, seed=5, start=(0, 0)))
+    whole = list(BatchOrder(rows, optim(4, 2), seed=5, start=(0, 0)))
     assert whole == [first + second for first, second in zip(*orders, strict=True)]
+
+
+@given(num=st.integers(1, 40), share=st.integers(1, 4), ranks=st.integers(1, 6), seed=st.integers(0, 5))
+def test_repeated_videos_give_the_global_batches_of_torchs_sampler(num: int, share: int, ranks: int, seed: int) -> None:
+    rows = np.arange(num) * 3 + 1
+    asked = optim(share * ranks, 2, "repeat")
+    orders = [BatchOrder(rows, asked, seed=seed, start=(0, 0), rank=rank, world_size=ranks) for rank in range(ranks)]
+    own = [[[request.row for request in batch] for batch in order] for order in orders]
+    expected: list[list[int]] = []
+    for epoch in range(2):
+        once = rows[epoch_order(num, seed=seed, epoch=epoch)].tolist()
+        samplers = (DistributedSampler(once, num_replicas=ranks, rank=rank, shuffle=False) for rank in range(ranks))
+        theirs = [list(BatchSampler(sampler, batch_size=share, drop_last=True)) for sampler in samplers]
+        assert {len(batches) for batches in theirs} == {order.steps_per_epoch for order in orders}
+        expected += [sorted(once[place] for batch in step for place in batch) for step in zip(*theirs, strict=True)]
+    assert [sorted(itertools.chain(*step)) for step in zip(*own, strict=True)] == expected
+    assert all(len(batch) == share for batches in own for batch in batches)
+    if -(-num // ranks) % share == 0:  # nothing is left to be dropped
+        per_epoch = orders[0].steps_per_epoch
+        for first in (0, per_epoch):
+            assert set(itertools.chain(*expected[first : first + per_epoch])) == set(rows.tolist())
+
+
+def test_the_tolerance_of_a_rate_reaches_training_clips(extracted: Manifest) -> None:
+    # 25 frames per second at 12.499: a step of 2.00016, which is 2 within 0.02 % and repeats nothing; as released it is not, so the count
+    # is rounded down and not up.
+    row = next(row for row, num in enumerate(NUM_FRAMES) if num % 2)
+    files = read_frames(extracted).files
+    clip = ClipConfig(frames=3, speeds=(2,), size=16, frame_rate=12.499)
+    for tolerance, count in ((clip.rate_tolerance, -(-NUM_FRAMES[row] // 2)), (0.0, int(NUM_FRAMES[row] / (25 / 12.499)))):
+        dataset = ClipPairs(files, clip.model_copy(update={"rate_tolerance": tolerance}), WHOLE_FRAME, seed=0)
+        kept = frames_at_rate(NUM_FRAMES[row], fps=25.0, frame_rate=dataset.frame_rate)
+        assert (dataset.frame_rate, len(kept)) == (FrameRate(12.499, tolerance), count)
 
 
 def test_clips_are_cut_anew_in_every_epoch_for_every_seed_and_for_query_and_key(extracted: Manifest) -> None:
@@ -136,7 +176,7 @@ def test_a_frame_rate_thins_the_video_before_clips_are_cut(extracted: Manifest) 
     clip = ClipConfig(frames=3, speeds=(2,), size=16, frame_rate=10.0, load="all")
     for row in (3, 6):
         for number, (frames, _, _) in enumerate(clips_of(pairs(extracted, clip=clip), 0, row)):
-            kept = frames_at_rate(NUM_FRAMES[row], fps=25.0, frame_rate=10.0)
+            kept = frames_at_rate(NUM_FRAMES[row], fps=25.0, frame_rate=FrameRate(10.0, 0.0))
             assert kept[:4].tolist() == [0, 2, 5, 7]
             expected = kept[random_clip(len(kept), frames=6, rng=clip_rng(0, 0, row, number))]
             assert read_numbers(frames) == (first_number(row) + expected).tolist()
@@ -174,7 +214,7 @@ def drawn(epoch: int, step: int, *, batch_size: int = 4) -> StepDraw:
 
 def load(manifest: Manifest, *, workers: int = 0, start: tuple[int, int] = (0, 0), **how: int) -> list[tuple[object, ...]]:
     rows = np.arange(len(NUM_FRAMES))
-    order = BatchOrder(rows, batch_size=4, epochs=3, seed=5, draw=drawn, start=start, **how)
+    order = BatchOrder(rows, optim(4, 3), seed=5, draw=drawn, start=start, **how)
     clip = CLIP.model_copy(update={"load": "played"})
     return [content(batch) for batch in batches(pairs(manifest, AugmentConfig(), clip=clip, seed=5), order, workers=workers)]
 
@@ -206,7 +246,7 @@ def test_ranks_share_every_global_batch_and_no_video_comes_twice_in_an_epoch(num
     batch_size = share * ranks
     draw = partial(drawn, batch_size=batch_size)
     alone, *orders = (
-        BatchOrder(rows, batch_size=batch_size, epochs=2, seed=seed, draw=draw, start=(0, 0), rank=rank, world_size=world_size)
+        BatchOrder(rows, optim(batch_size, 2), seed=seed, draw=draw, start=(0, 0), rank=rank, world_size=world_size)
         for rank, world_size in [(0, 1), *((rank, ranks) for rank in range(ranks))]
     )
     together = [list(itertools.chain(*parts)) for parts in zip(*orders, strict=True)]
@@ -267,7 +307,7 @@ def test_a_frame_file_is_hashed_once(extracted: Manifest, monkeypatch: pytest.Mo
 
 
 def test_workers_end_with_the_loop_that_used_them(extracted: Manifest) -> None:
-    order = BatchOrder(np.arange(10), batch_size=2, epochs=50, seed=0, draw=partial(drawn, batch_size=2), start=(0, 0))
+    order = BatchOrder(np.arange(10), optim(2, 50), seed=0, draw=partial(drawn, batch_size=2), start=(0, 0))
     source = batches(pairs(extracted), order, workers=2)
     next(source)
     assert len(multiprocessing.active_children()) == 2

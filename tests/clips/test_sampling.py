@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rspnet_cli.clips.sampling import cover_clip, cover_clips, frames_at_rate, random_clip, uniform_clips
+from rspnet_cli.clips.sampling import FrameRate, cover_clip, cover_clips, frames_at_rate, random_clip, uniform_clips
+from rspnet_cli.config.base import RATE_TOLERANCE
 
 VIDEO_FRAMES = st.integers(1, 900)
 FRAMES = st.integers(1, 64)
@@ -97,7 +98,7 @@ def test_short_videos_are_looped_or_spread() -> None:
     rate=st.sampled_from([None, 1.0, 5.0, 8.0, 12.5, 24.0, 25.0, 30.0, 100.0]),
 )
 def test_resampling_is_that_of_the_formula(n: int, fps: float, rate: float | None) -> None:
-    indices = frames_at_rate(n, fps=fps, frame_rate=rate)
+    indices = frames_at_rate(n, fps=fps, frame_rate=FrameRate.of(rate, RATE_TOLERANCE))
     assert indices.dtype == np.int64
     assert 0 <= indices.min() <= indices.max() < n
     assert (np.diff(indices) >= 0).all()
@@ -116,9 +117,21 @@ def test_resampling_is_that_of_the_formula(n: int, fps: float, rate: float | Non
 
 
 def test_a_rate_off_by_the_rounding_of_times_is_the_whole_one() -> None:
-    assert frames_at_rate(60, fps=29.999, frame_rate=15.0).tolist() == list(range(0, 60, 2))
-    assert len(frames_at_rate(60, fps=30.001, frame_rate=30.0)) == 60
-    assert frames_at_rate(6000, fps=30000 / 1001, frame_rate=30.0).tolist() != list(range(6000))
+    assert frames_at_rate(60, fps=29.999, frame_rate=FrameRate(15.0, RATE_TOLERANCE)).tolist() == list(range(0, 60, 2))
+    assert len(frames_at_rate(60, fps=30.001, frame_rate=FrameRate(30.0, RATE_TOLERANCE))) == 60
+    assert frames_at_rate(6000, fps=30000 / 1001, frame_rate=FrameRate(30.0, RATE_TOLERANCE)).tolist() != list(range(6000))
+
+
+def test_without_tolerance_a_rate_that_is_nearly_whole_is_taken_as_it_is() -> None:
+    step = 29.999 / 15.0  # 1.99993: the frame before, from the second one on
+    indices = frames_at_rate(60, fps=29.999, frame_rate=FrameRate(15.0, 0.0)).tolist()
+    assert indices == [math.floor(i * step) for i in range(30)] == [0, *range(1, 58, 2)]
+    assert frames_at_rate(60, fps=30.0, frame_rate=FrameRate(15.0, 0.0)).tolist() == list(range(0, 60, 2))
+
+
+@pytest.mark.parametrize("rate", [None, 0.0])
+def test_no_frame_rate_leaves_all_frames(rate: float | None) -> None:
+    assert frames_at_rate(7, fps=25.0, frame_rate=FrameRate.of(rate, 0.0)).tolist() == list(range(7))
 
 
 def test_a_video_without_frames_is_a_mistake_of_the_caller() -> None:

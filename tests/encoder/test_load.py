@@ -92,6 +92,7 @@ def test_features_are_those_of_the_network_that_was_saved(pretrain: Path) -> Non
     torch.testing.assert_close(encoder.project(clips), embeddings, rtol=1e-4, atol=1e-5)
     assert encoder.feature_map(clips).shape == (3, 64, 1, 1, 1)
     assert (encoder.channels, encoder.embedding_dim, encoder.frames, encoder.size, encoder.frame_rate) == (64, 12, 4, 24, None)
+    assert encoder.rate_tolerance == 2e-4  # of a manifest that does not name it
 
 
 def test_it_comes_in_evaluation_mode_without_gradient_and_can_be_trained_on(pretrain: Path) -> None:

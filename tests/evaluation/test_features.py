@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from rspnet_cli import load_encoder
+from rspnet_cli.clips.sampling import FrameRate
 from rspnet_cli.encoder.batch_norm import estimate_statistics
 from rspnet_cli.encoder.encoder import pool_features
 from rspnet_cli.encoder.load import PretrainedEncoder
 from rspnet_cli.errors import InputError
+from rspnet_cli.evaluation.encoding import clips_of as encoded_clips
 from rspnet_cli.evaluation.features import (
     ClipInput,
     UniformClips,
@@ -30,7 +32,7 @@ from rspnet_cli.videos.frames import FramesTable, read_frames
 from rspnet_cli.videos.store import open_store
 from tests.encode import read_numbers
 from tests.extracted import make_extract
-from tests.pretrained import make_pretrain
+from tests.pretrained import SMALL, make_pretrain
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +67,20 @@ def test_overlapping_clips_share_their_frames(table: FramesTable) -> None:
     assert video.clips.max() == 8
 
 
+@pytest.mark.parametrize(("tolerance", "last"), [(2e-4, [32, 34, 36, 38]), (0.0, [30, 32, 34, 36])])
+def test_an_encoders_rate_and_its_tolerance_decide_the_frames(
+    table: FramesTable, tmp_path: Path, tolerance: float, last: list[int]
+) -> None:
+    # 40 frames at 25 per second, taken at 12.499: every second one of them, or as released 19 with steps of 2.00016.
+    clip = SMALL["clip"] | {"frame_rate": 12.499, "rate_tolerance": tolerance}
+    encoder = load_encoder(make_pretrain(tmp_path / "pretrain", settings=SMALL | {"clip": clip}).folder)
+    video = clips_of(encoded_clips(encoder, table.files, 2), 2)
+    numbers = np.array(read_numbers(video.frames.numpy()))[video.clips.numpy()]
+    assert numbers.tolist() == [[200, 202, 204, 206], [200 + number for number in last]]
+
+
 def test_the_frame_rate_is_applied_before_clips_are_cut(table: FramesTable) -> None:
-    video = clips_of(UniformClips(table.files, frames=4, count=2, frame_rate=12.5), 2)  # 40 frames at 25 per second
+    video = clips_of(UniformClips(table.files, frames=4, count=2, frame_rate=FrameRate(12.5, 0.0)), 2)  # 40 frames at 25 per second
     numbers = np.array(read_numbers(video.frames.numpy()))
     assert numbers[video.clips.numpy()].tolist() == [[200, 202, 204, 206], [232, 234, 236, 238]]
     np.testing.assert_allclose(video.times_s.numpy(), [[0, 0.28], [1.28, 1.56]], atol=1e-9)

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 import rspnet_cli
 from rspnet_cli.cli.main import main
-from rspnet_cli.config import ExportConfig, ExtractConfig
+from rspnet_cli.config import ExportConfig, ExtractConfig, FinetuneClipConfig, FinetuneConfig
 from rspnet_cli.encoder.load import preprocess
 from rspnet_cli.errors import InputError
 from rspnet_cli.manifest import Manifest, read_manifest
@@ -26,6 +26,7 @@ from rspnet_cli.settings import finetune_settings, validated
 from rspnet_cli.stages.export_features import export_features
 from rspnet_cli.stages.extract import extract as run_extract
 from rspnet_cli.stages.finetune import finetune, one_split
+from rspnet_cli.stages.finetune.resolved import resolve
 from rspnet_cli.stages.import_checkpoint import import_checkpoint
 from rspnet_cli.stopping import stoppable
 from rspnet_cli.tables import CLASSES, EPOCHS, FINETUNE_METRICS, FINETUNE_PER_CLASS, FINETUNE_PREDICTIONS, FINETUNE_VIDEOS, read_table
@@ -36,6 +37,7 @@ from rspnet_cli.videos.store import open_store
 from tests.encode import encode, make_video
 from tests.extracted import make_extract
 from tests.finetuned import LENGTHS, PARTS, make_encoder_of, make_labelled, settings
+from tests.pretrained import SMALL as SMALL_ENCODER
 from tests.pretrained import make_pretrain
 from tests.processes import KILLED, fork, fork_ranks, kill, kill_at_change, wait, wait_until
 from tests.sentences import refused
@@ -272,6 +274,22 @@ def test_killed_at_any_change_of_its_folder_it_ends_with_the_same_bytes(whole: M
         kills += 1
         number += 17  # prime to whatever a checkpoint takes, so that every kind of moment comes up
     assert kills >= 4
+
+
+def test_a_rates_tolerance_is_that_of_the_pretraining_where_none_is_typed(tmp_path: Path) -> None:
+    def resolved(clip: dict[str, Any], **typed: Any) -> FinetuneClipConfig:
+        encoder = make_pretrain(tmp_path / str(len(os.listdir(tmp_path))), settings=SMALL_ENCODER | {"clip": SMALL_ENCODER["clip"] | clip})
+        return resolve(validated(FinetuneConfig, {"clip": typed}), encoder, torch.device("cpu")).clip
+
+    as_released = {"frame_rate": 25.0, "rate_tolerance": 0.0}
+    assert resolved(as_released).model_dump().items() >= as_released.items()
+    assert resolved(as_released, rate_tolerance=1e-3).rate_tolerance == 1e-3
+    assert resolved({}, frame_rate=25.0, rate_tolerance=0.0).model_dump().items() >= as_released.items()
+    assert resolved({}, frame_rate=25.0).rate_tolerance == 2e-4
+    for clip, typed in (({}, {}), (as_released, {"sampling": "cover"})):
+        with pytest.raises(InputError) as caught:
+            resolved(clip, **typed, rate_tolerance=0.0)
+        refused(caught.value, "clip.rate_tolerance has no effect", "clip.frame_rate")
 
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {

@@ -68,7 +68,7 @@ def test_the_manifest_says_what_the_file_says_and_no_more(whole: Manifest) -> No
     assert (config["clip"]["frames"], config["clip"]["size"], config["clip"]["speeds"]) == (4, 24, [2])
     assert (config["moco"]["queue_size"], config["moco"]["momentum"]) == (12, None)
     known = {"name": "sgd", "lr": 0.4, "sgd_momentum": 0.9, "weight_decay": 1e-4, "schedule": "cosine", "epochs": 200}
-    assert config["optim"] == dict.fromkeys(PretrainConfig().optim.model_dump()) | known
+    assert config["optim"] == dict.fromkeys(PretrainConfig().identity()["optim"]) | known
     assert all(value is None for value in config["augment"].values())
     source = Path(whole.environment["source"])
     assert config["import"] == {
@@ -198,6 +198,11 @@ REFUSED: dict[str, tuple[Callable[[Content], object], dict[str, Any], str]] = {
     "another head": (lambda content: None, {"model.head": "mlp"}, "--set model.head=mlp: the file says convbn"),
     "another queue": (lambda content: None, {"moco.queue_size": 24}, "--set moco.queue_size=24: the file says 12"),
     "workers": (lambda content: None, {"run.workers": 3}, "--set run.workers has no effect on an imported encoder"),
+    "a tolerance of no rate": (
+        lambda content: None,
+        {"clip.rate_tolerance": 0.0},
+        "--set clip.rate_tolerance has no effect without clip.frame_rate",
+    ),
     "a size out of range": (lambda content: None, {"clip.frames": 0}, "clip.frames"),
     "a clip that the backbone cannot take": (
         lambda content: content.update(model=released.pretrained("c3d", "linear")),
@@ -214,6 +219,12 @@ def test_what_cannot_be_is_one_sentence_and_leaves_no_folder(tmp_path: Path, nam
         run(pretrained_file(tmp_path, change), tmp_path / "pretrain", {"model.width": 0.125} | settings)
     refused(caught.value, words)
     assert not (tmp_path / "pretrain").exists()
+
+
+def test_the_tolerance_of_a_rate_may_be_told(tmp_path: Path) -> None:
+    known = {"model.width": 0.125, "clip.frame_rate": 25.0, "clip.rate_tolerance": 0.0}
+    encoder = load_encoder(run(pretrained_file(tmp_path), tmp_path / "pretrain", known).folder)
+    assert (encoder.frame_rate, encoder.rate_tolerance) == (25.0, 0.0)
 
 
 @pytest.fixture(scope="module")

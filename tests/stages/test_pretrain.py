@@ -526,6 +526,20 @@ def test_two_processes_train_as_one_with_two_batch_norm_parts(extracted: Manifes
     assert last["queue_ptr"].tolist() == one["queue_ptr"].tolist()
 
 
+def test_with_videos_repeated_three_processes_fill_a_batch_that_the_videos_alone_do_not(extracted: Manifest, tmp_path: Path) -> None:
+    """Ten videos are repeated to twelve: a step an epoch, of four videos each."""
+    config = settings(optim={"batch_size": 12, "epochs": 2, "last_videos": "repeat"}, moco={"queue_size": 12})
+    command = ["pretrain", str(extracted.folder), "--out", str(tmp_path / "three"), "--quiet", *flags(config)]
+    outputs = [tmp_path / f"output-{rank}" for rank in range(3)]
+    assert fork_ranks(lambda: main(command), outputs) == [0, 0, 0], outputs[0].read_text()
+    three = read_manifest(tmp_path / "three", stage="pretrain", verify_all=True)
+    assert (three.config["optim"]["last_videos"], three.results["steps"], three.results["best_epoch"]) == ("repeat", 2, 2)
+    keys = load_file(three.folder / "checkpoints/last.safetensors")["queue_videos"].tolist()
+    assert (len(keys), set(keys)) == (12, set(range(10)))
+    # One process repeats none, and three that drop have no whole batch: see the refusal below.
+    refusal("There are 10 videos", "fewer than a batch of 12", "--batch-size 10", frames=extracted, out=tmp_path / "one", config=config)
+
+
 def test_two_processes_that_were_killed_end_with_the_same_bytes(extracted: Manifest, tmp_path: Path) -> None:
     def both(out: Path, *, die: bool = False) -> list[int]:
         def one() -> int:

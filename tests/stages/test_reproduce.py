@@ -60,7 +60,7 @@ def make_videos(out: Path, of: str, *, parts: tuple[str, ...] = PARTS, failed: i
 
 
 def make_pretrain(out: Path, videos: Path, recipe: str = "r3d18", *, processes: int = 4, used: int = 5, **changes: Any) -> Path:
-    sets = ["clip.load=all", "optim.best_from=start"]
+    sets = ["clip.load=all", "optim.best_from=start", "optim.last_videos=repeat"]
     config = pretrain_settings(recipe=recipe, sets=sets, flags={"run.precision": "fp32"}).identity()
     config["run"] |= {"processes": processes, "device": "cuda"}
     results = {"videos": used, "epochs": config["optim"]["epochs"], "loss": 1.0, "avid_top1": 0.5, "rsp_accuracy": 0.9}
@@ -71,7 +71,7 @@ def make_finetune(
     out: Path, videos: Path, pretrain: Path, recipe: str = "ucf101-r3d18", *, top1: float = 0.75, processes: int = 1, **changes: Any
 ) -> Path:
     flags = {"data.split": "all", "data.select_on": "test", "model.checkpoint": "best", "run.precision": "fp32", "model.width": 1.0}
-    config = finetune_settings(recipe=recipe, flags=flags).identity()
+    config = finetune_settings(recipe=recipe, flags=flags | {"clip.rate_tolerance": 0, "optim.last_videos": "repeat"}).identity()
     config["run"] |= {"processes": processes}
     results = {"top1": top1, "top5": 0.9, "mean_class": 0.7, "interval": {"top1": [top1 - 0.02, top1 + 0.02]}}
     return finish(out, "finetune", changed(config, changes), results, {"extract": videos, "pretrain": pretrain}).folder
@@ -137,6 +137,8 @@ CHANGES: list[tuple[str, dict[str, Any], str, str, Any, Any]] = [
     ("finetune", {"model.linear": True}, "finetune", "model.linear", True, False),
     ("finetune", {"optim.lr": 0.01}, "finetune", "optim.lr", 0.01, 0.1),
     ("finetune", {"clip.frame_rate": 0.0}, "finetune", "clip.frame_rate", 0.0, 25.0),
+    ("finetune", {"clip.rate_tolerance": 2e-4}, "finetune", "clip.rate_tolerance", 2e-4, 0),
+    ("pretrain", {"optim.last_videos": "drop"}, "pretrain", "optim.last_videos", "drop", "repeat"),
     ("finetune", {"test.clips": 3}, "finetune", "test.clips", 3, 10),
     ("finetune", {"augment.flip": 0.0}, "finetune", "augment.flip", 0.0, 0.5),
     ("finetune", {"processes": 2}, "finetune", steps.BATCH_NORM, 16, 32),
@@ -160,6 +162,16 @@ def test_what_changes_no_result_is_no_difference(tmp_path: Path) -> None:
     assert named(reproduce("ucf101-r3d18", work_dir=work)) == []
 
 
+def test_a_manifest_without_a_later_setting_had_its_default_which_on_one_process_repeats_nothing_either(tmp_path: Path) -> None:
+    config = pretrain_settings(recipe="r3d18", sets=["clip.load=all", "optim.best_from=start"], flags={"run.precision": "fp32"}).identity()
+    assert "last_videos" not in config["optim"]
+    videos = make_videos(tmp_path / "k400", "kinetics400")
+    for processes, parts, expected in ((4, 1, [("pretrain", "optim.last_videos", "drop", "repeat")]), (1, 4, [])):
+        own = changed(config, {"moco.bn_splits": parts}) | {"run": config["run"] | {"processes": processes}}
+        made = finish(tmp_path / str(processes), "pretrain", own, {"videos": 5}, {"extract": videos})
+        assert named(reproduce("r3d18", work_dir=tmp_path, manifest=made.folder)) == expected
+
+
 def test_parts_of_one_gpu_are_as_good_as_gpus_and_the_scaled_rate_is_explained(tmp_path: Path) -> None:
     same = make_work(tmp_path / "parts", {"pretrain": {"processes": 1, "moco.bn_splits": 4}})
     assert named(reproduce("ucf101-r3d18", work_dir=same)) == []
@@ -177,10 +189,10 @@ def test_an_empty_work_directory_gets_every_command_in_order(tmp_path: Path) -> 
     assert [command for _, command in found.missing] == [
         f"rspnet extract KINETICS --dataset kinetics400 --short-side 256 --out {place}/extract-kinetics400",
         f"torchrun --nproc-per-node 4 -m rspnet_cli pretrain {place}/extract-kinetics400 --recipe c3d --precision fp32 "
-        f"--set clip.load=all --set optim.best_from=start --out {place}/pretrain-c3d",
+        f"--set clip.load=all --set optim.best_from=start --set optim.last_videos=repeat --out {place}/pretrain-c3d",
         f"rspnet extract UCF-101 --dataset ucf101 --annotations ucfTrainTestlist --short-side 256 --out {place}/extract-ucf101",
         f"torchrun --nproc-per-node 4 -m rspnet_cli finetune {place}/pretrain-c3d --frames {place}/extract-ucf101 --recipe ucf101-c3d "
-        f"--split all --select-on test --checkpoint best --precision fp32 --out {place}/ucf101-c3d",
+        f"--split all --select-on test --checkpoint best --precision fp32 --set optim.last_videos=repeat --out {place}/ucf101-c3d",
     ]
     assert not place.exists()
 
@@ -251,7 +263,7 @@ def test_an_imported_encoder_leaves_open_what_its_file_does_not_tell(tmp_path: P
         shutil.rmtree(work / name)
     command = f"rspnet finetune {work}/imported --frames {work}/ucf --recipe ucf101-r3d18 --split all --select-on test --checkpoint last "
     (missing,) = reproduce("ucf101-r3d18", work_dir=work).missing
-    assert missing[1] == f"{command}--precision fp32 --out {work}/ucf101-r3d18"
+    assert missing[1] == f"{command}--precision fp32 --set clip.rate_tolerance=0 --set optim.last_videos=repeat --out {work}/ucf101-r3d18"
 
 
 def make_retrieval(folder: Path, *, export: Mapping[str, Any] | None = None, recall: float = 0.41, split: int = 1) -> Path:

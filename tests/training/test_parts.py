@@ -55,6 +55,7 @@ def trained(config: PretrainConfig) -> dict[str, Tensor]:
             videos = (torch.arange(BATCH) + 4 * number)[own]
             figures.append(torch.stack(rspnet_step(moco, project, *clips, videos, draw, config, momentum=0.7)))
             optimizer.step()
+        del project  # gone before the process group that it uses
         state = {name: value.clone() for name, value in moco.state_dict().items()}
         return state | {"figures": distributed.mean_over_ranks(torch.stack(figures))}
 

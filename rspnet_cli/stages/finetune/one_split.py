@@ -14,6 +14,7 @@ from torch import Tensor
 from rspnet_cli import distributed
 from rspnet_cli.clips.augment import augment
 from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, SingleClips, batches
+from rspnet_cli.clips.sampling import FrameRate
 from rspnet_cli.config import FinetuneConfig
 from rspnet_cli.encoder.batch_norm import estimate_statistics
 from rspnet_cli.evaluation.features import ClipInput, UniformClips, load_clips, statistics_batches, statistics_clips
@@ -68,7 +69,7 @@ def _check_fit(config: FinetuneConfig, stage: Stage, table: FramesTable, task: T
     table.refuse_larger(config.clip.size)
     if config.optim.epochs:
         optim, smallest = config.optim, 1 if config.model.linear else 2
-        check_num_videos(len(task.train), optim.batch_size, parts=optim.accumulate, smallest=smallest)
+        check_num_videos(len(task.train), optim, parts=optim.accumulate, smallest=smallest)
         if optim.accumulate > 1 and not config.model.linear:
             warn_of_accumulation(optim, report)
         warn_of_unseen_classes(task.videos, [task.part], report)
@@ -88,7 +89,8 @@ class _Run:
         clip = config.clip
         assert clip.frames is not None
         assert clip.size is not None
-        self.frames, self.frame_rate = clip.frames, clip.frame_rate or None
+        assert clip.rate_tolerance is not None
+        self.frames, self.frame_rate = clip.frames, FrameRate.of(clip.frame_rate, clip.rate_tolerance)
         self.clip_input = ClipInput(clip.size, bool(clip.antialias), device)
         self.workers = config.run.workers or 0
         if config.run.compile:
@@ -120,8 +122,7 @@ class _Run:
         def source(start: tuple[int, int]) -> Generator[ClipBatch]:
             order = BatchOrder(
                 task.train,
-                batch_size=optim.batch_size,
-                epochs=optim.epochs,
+                optim,
                 seed=run.seed,
                 start=start,
                 rank=distributed.rank(),
@@ -144,7 +145,7 @@ class _Run:
             step=step,
             figures=ClassificationFigures._fields,
             metrics=FINETUNE_METRICS,
-            steps_per_epoch=len(task.train) // optim.batch_size,
+            steps_per_epoch=optim.steps_per_epoch(len(task.train), distributed.world_size()),
             batches=source,
             work=self.stage.work,
             device=device,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from rspnet_cli.config import FinetuneClipConfig, FinetuneConfig, FinetuneModelConfig
+from rspnet_cli.config.base import RATE_TOLERANCE
 from rspnet_cli.encoder.load import TrainedAs, default_checkpoint
 from rspnet_cli.encoder.registry import check_clip_size, published_clip
 from rspnet_cli.errors import InputError
@@ -71,9 +72,14 @@ def _clip(clip: FinetuneClipConfig, model: FinetuneModelConfig, trained: Trained
         "size": trained.size if trained else published.side,
         "antialias": trained.antialias if trained else False,
         "frame_rate": (trained.frame_rate if trained else None) or 0.0,
+        "rate_tolerance": trained.rate_tolerance if trained else RATE_TOLERANCE,
     }
     if clip.sampling == "cover":
         known["frame_rate"] = 0.0  # its frames come from the whole video, whatever the rate
+    if clip.rate_tolerance is not None and not (known["frame_rate"] if clip.frame_rate is None else clip.frame_rate):
+        raise InputError(
+            "clip.rate_tolerance has no effect, because these clips are cut at the videos' own rate: leave it out, or set clip.frame_rate."
+        )
     clip = clip.model_copy(update={key: value for key, value in known.items() if getattr(clip, key) is None})
     check_clip_size(model.backbone, frames=clip.frames or 0, side=clip.size or 0)
     return clip

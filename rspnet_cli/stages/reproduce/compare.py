@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rspnet_cli.config.training import ADDED
 from rspnet_cli.errors import InputError
 from rspnet_cli.lineage import Node, flatten
 from rspnet_cli.manifest import Manifest
@@ -115,6 +116,8 @@ def _as_good(node: Node, key: str, own: Any, published: Any) -> bool:
         return isinstance(own, int) and own >= published
     if key.endswith("frame_rate"):  # none and 0 both leave the videos' own
         return not own and not published
+    if key == "optim.last_videos":  # one process has nobody to get as many videos as
+        return node.manifest is not None and node.manifest.config["run"].get("processes") == 1
     if key in ("gallery_batch", "split") and node.stage == "export-features":
         return own is None  # without such a gallery, which is a difference by itself
     # The released files are those of the best epoch, and an imported one holds no other.
@@ -135,7 +138,7 @@ def _lr_note(step: Step, manifest: Manifest, own: Any, published: float) -> str 
 
 def _values(manifest: Manifest) -> dict[str, Any]:
     """The settings of a result, flat, and what follows from them."""
-    values = flatten(manifest.config)
+    values = ({} if manifest.is_imported else ADDED) | flatten(manifest.config)
     optim, run, moco = (manifest.config.get(name, {}) for name in ("optim", "run", "moco"))
     passes = max(moco.get("bn_splits") or 1, optim.get("accumulate") or 1)
     batch, parts = optim.get("batch_size"), (run.get("processes") or 0) * passes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from rspnet_cli.config import FinetuneConfig, PretrainConfig
 from rspnet_cli.errors import InputError
 from rspnet_cli.lineage import flatten
 from rspnet_cli.published import Published, Result, published
@@ -89,6 +90,15 @@ def _given(config: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None and not key.startswith(_PASSED_OVER)}
 
 
+def _released(config: PretrainConfig | FinetuneConfig) -> dict[str, Any]:
+    """What the released code does in every training, where it is not our default."""
+    return ({"clip.rate_tolerance": 0} if config.clip.frame_rate else {}) | {"optim.last_videos": "repeat"}
+
+
+def _sets(settings: dict[str, Any]) -> list[str]:
+    return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+
+
 def _extract(dataset: str, known: Published) -> Step:
     data = known.datasets[dataset]
     lists: tuple[str, ...] = ("--annotations", data.annotations) if data.annotations else ()
@@ -115,7 +125,7 @@ def _pretrain(recipe: str, known: Published) -> Step:
     pretraining = known.pretrainings[recipe]
     videos = _extract(pretraining.dataset, known)
     # What the recipe leaves at our defaults: the released code computes in float32, loads the whole span, and counts every epoch.
-    released = {"clip.load": "all", "optim.best_from": "start"}
+    released = {"clip.load": "all", "optim.best_from": "start"} | _released(config)
     expected |= released | {"run.precision": "fp32"}
     open_ = {}
     if pretraining.gpus is not None:
@@ -123,8 +133,7 @@ def _pretrain(recipe: str, known: Published) -> Step:
     else:
         open_[BATCH_NORM] = "the number of GPUs is not published"
     start = ("torchrun", "--nproc-per-node", str(pretraining.gpus or 4), "-m", "rspnet_cli", "pretrain")
-    sets = [word for key, value in released.items() for word in ("--set", f"{key}={value}")]
-    words = (*start, videos, "--recipe", recipe, "--precision", "fp32", *sets)
+    words = (*start, videos, "--recipe", recipe, "--precision", "fp32", *_sets(released))
     data = known.datasets[pretraining.dataset]
     expected["videos"] = data.splits["1"].train
     return Step("pretrain", recipe, f"pretrain-{recipe}", words, expected, open=open_, note=data.note)
@@ -133,7 +142,9 @@ def _pretrain(recipe: str, known: Published) -> Step:
 def _finetune(name: str, result: Result, pretrain: Step, videos: Step) -> Step:
     assert result.recipe is not None
     config = finetune_settings(recipe=result.recipe)
-    expected = _given(config) | {
+    released = _released(config)
+    expected = _given(config) | released
+    expected |= {
         "model.width": 1.0,
         "model.checkpoint": "best",
         "data.select_on": "test",
@@ -152,7 +163,8 @@ def _finetune(name: str, result: Result, pretrain: Step, videos: Step) -> Step:
         start = ("torchrun", "--nproc-per-node", str(result.gpus), "-m", "rspnet_cli", "finetune")
     split: tuple[str, ...] = ("--split", "all") if "data.split" in open_ else ()
     options: tuple[str, ...] = ("--recipe", result.recipe, *split, "--select-on", "test", "--checkpoint", "best", "--precision", "fp32")
-    return Step("finetune", name, name, (*start, pretrain, "--frames", videos, *options), expected, open=open_)
+    words: tuple[str | Step, ...] = (*start, pretrain, "--frames", videos, *options, *_sets(released))
+    return Step("finetune", name, name, words, expected, open=open_)
 
 
 def _retrieval(name: str, result: Result, pretrain: Step, videos: Step) -> Step:

@@ -13,7 +13,7 @@ from rspnet_cli.devices import resolve_device
 from rspnet_cli.encoder.load import PretrainedEncoder, TrainedAs, default_checkpoint, load_encoder, resize_and_normalise
 from rspnet_cli.encoder.similarity import similarity_maps
 from rspnet_cli.errors import RspnetError
-from rspnet_cli.evaluation.features import UniformClips
+from rspnet_cli.evaluation.encoding import clips_of
 from rspnet_cli.manifest import ENCODER_STAGES, Manifest, read_manifest
 from rspnet_cli.pictures.files import refuse_foreign, show
 from rspnet_cli.progress import Reporter
@@ -89,8 +89,7 @@ def _encoder_facts(trained: Manifest, checkpoint: str) -> dict[str, Any]:
 @torch.no_grad()
 def _clips_with_maps(encoder: PretrainedEncoder, video: ChosenVideo, size: int, count: int) -> list[ShownClip]:
     """The clips of a video, each with its maps A and M. Raises InputError where the video cannot be read."""
-    source = UniformClips(video.table, frames=encoder.frames, count=count, frame_rate=encoder.frame_rate, sampling=encoder.sampling)
-    read = source[video.row]
+    read = clips_of(encoder, video.table, count)[video.row]
     if isinstance(read, RspnetError):
         raise read
     pixels = read.frames.to(encoder.device).permute(3, 0, 1, 2)[None]  # (1, 3, U, h, w)
