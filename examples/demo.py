@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The main job from end to end, on videos that it makes itself.")
     parser.add_argument("--work-dir", type=Path, default=Path("demo-run"), help="where everything lands (default: %(default)s)")
     parser.add_argument("--videos-per-class", type=int, default=32, help="of 15 classes (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=80, help="of pretraining (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=70, help="of pretraining (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and draws; the videos stay the same (default: %(default)s)")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes that make and read videos (default: %(default)s)"
