@@ -53,7 +53,7 @@ class ClipInput(NamedTuple):
 
 
 class StoredVideos(Protocol):
-    """Videos in a frame store: the table of an extraction, or what a search extracted. Rows run from 0."""
+    """Videos in a frame store: the table of an extraction, or files stored for a search or for pictures. Rows run from 0."""
 
     @property
     def frames(self) -> np.ndarray:

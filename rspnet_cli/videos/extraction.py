@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rspnet_cli.config import DEFAULT_CRF, DEFAULT_FRAMES_FPS, Codec, ExtractConfig
 from rspnet_cli.errors import InputError
+from rspnet_cli.manifest import Manifest
+from rspnet_cli.settings import validated
 from rspnet_cli.videos.listing import VideoSource, VideoTable
 from rspnet_cli.videos.span import Span
 
@@ -98,6 +103,11 @@ def extraction_task(video: VideoSource, config: ExtractConfig, layout: StoreLayo
     )
 
 
+def settings_of(extract: Manifest) -> ExtractConfig:
+    """The resolved settings by which an extraction stored its videos, for storing others alike. Raises InputError."""
+    return validated(ExtractConfig, {key: value for key, value in extract.config.items() if key in ExtractConfig.model_fields})
+
+
 def store_settings(config: ExtractConfig) -> dict[str, Any]:
     """The fields of a StoreTask that resolved settings decide."""
     return {name: getattr(config, name) for name in ("frames_fps", "short_side", "codec", "crf", "keep_partial", "max_pixels")}
@@ -140,3 +150,19 @@ class Failed:
 
 
 Outcome = Extracted | Failed
+
+
+class StoredFiles:
+    """Files that were stored a moment ago, as a table of videos (`StoredVideos` of rspnet_cli.evaluation.features)."""
+
+    def __init__(self, paths: Sequence[Path], infos: Sequence[StoredInfo]) -> None:
+        self.frames = np.array([info.frames for info in infos], np.int64)
+        self.fps = np.array([info.fps for info in infos], np.float64)
+        self._paths = paths
+
+    def path(self, row: int) -> Path:
+        """The store of a row."""
+        return self._paths[row]
+
+    def check_file(self, row: int) -> None:
+        """Nobody can have changed it."""

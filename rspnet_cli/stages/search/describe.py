@@ -22,7 +22,7 @@ from rspnet_cli.manifest import ENCODER_STAGES, Manifest, checked_artifact
 from rspnet_cli.progress import Reporter
 from rspnet_cli.settings import validated
 from rspnet_cli.stages.search.queries import Query
-from rspnet_cli.videos.extraction import FRAMES_FOLDER, Failed, StoredInfo, StoreLayout, StoreTask, store_settings
+from rspnet_cli.videos.extraction import FRAMES_FOLDER, Failed, StoredFiles, StoreLayout, StoreTask, settings_of, store_settings
 from rspnet_cli.videos.frame_files import NoFrames, frame_files
 from rspnet_cli.videos.pool import WorkerPool
 
@@ -63,8 +63,7 @@ def makers_of(export: Manifest) -> Makers:
             f"{export.path} was made by an earlier version, which did not keep the batch-norm statistics that it estimated: make it anew "
             f"with the same command and --force; {_IDS}."
         )
-    extraction = {key: value for key, value in extract.config.items() if key in ExtractConfig.model_fields}
-    return Makers(export, trained, config, validated(ExtractConfig, extraction))
+    return Makers(export, trained, config, settings_of(extract))
 
 
 def describe_files(
@@ -90,7 +89,7 @@ def describe_files(
                 if isinstance(result, Failed):
                     yield key, result.reason, store
                 else:
-                    yield key, _describe(encoder.result(), makers.config, _Stored(queries[key].text, store, result)), store
+                    yield key, _describe(encoder.result(), makers.config, StoredFiles([store], [result])), store
 
 
 def _tasks(queries: Mapping[int, Query], config: ExtractConfig, folder: Path) -> Iterator[StoreTask]:
@@ -129,34 +128,7 @@ def _load(makers: Makers, device: str) -> PretrainedEncoder:
     return encoder
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """One stored video as a table of one row."""
-
-    name: str
-    file: Path
-    info: StoredInfo
-
-    @property
-    def ids(self) -> list[str]:
-        return [self.name]
-
-    @property
-    def frames(self) -> np.ndarray:
-        return np.array([self.info.frames])
-
-    @property
-    def fps(self) -> np.ndarray:
-        return np.array([self.info.fps])
-
-    def path(self, row: int) -> Path:
-        return self.file
-
-    def check_file(self, row: int) -> None:
-        """It was written a moment ago."""
-
-
-def _describe(encoder: PretrainedEncoder, config: ExportConfig, video: _Stored) -> Described | str:
+def _describe(encoder: PretrainedEncoder, config: ExportConfig, video: StoredFiles) -> Described | str:
     """Features of a stored video, or the reason why there are none."""
     from rspnet_cli.evaluation.encoding import clip_features, clips_of, input_of, video_features
     from rspnet_cli.evaluation.features import describe_videos

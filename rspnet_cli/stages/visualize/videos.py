@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,21 +10,20 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import numpy as np
-
 from rspnet_cli.config import ExtractConfig, VisualizeConfig
 from rspnet_cli.devices import num_cpus
 from rspnet_cli.encoder.load import TrainedAs
 from rspnet_cli.errors import InputError
 from rspnet_cli.evaluation.features import StoredVideos
 from rspnet_cli.evaluation.videos import labelled_videos
+from rspnet_cli.files import temporary_folder
 from rspnet_cli.manifest import Manifest, manifest_file, read_manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.report.choose import balanced
-from rspnet_cli.settings import nearest, validated
+from rspnet_cli.settings import nearest
 from rspnet_cli.tables import plain_text
-from rspnet_cli.videos.extract_video import extract_video
-from rspnet_cli.videos.extraction import Extracted, ExtractionTask, Failed, StoreLayout
+from rspnet_cli.videos.extract_video import store_video
+from rspnet_cli.videos.extraction import Failed, StoredFiles, StoredInfo, StoreLayout, StoreTask, settings_of, store_settings
 from rspnet_cli.videos.frames import FramesTable, frames_of, read_frames
 from rspnet_cli.videos.ids import make_ids
 from rspnet_cli.videos.pool import WorkerPool
@@ -67,8 +65,8 @@ def chosen_videos(
         wanted |= dict.fromkeys(_meant(text, ids))
     files = [item for item in wanted if isinstance(item, Path)]
     names = _names(files, {item for item in wanted if isinstance(item, str)})
-    with tempfile.TemporaryDirectory(prefix="rspnet-visualize-", ignore_cleanup_errors=True) as folder:
-        stored = _store(files, _extraction(table, trained), Path(folder), report)
+    with temporary_folder("rspnet-visualize-") as folder:
+        stored = _store(files, _extraction(table, trained), folder, report)
         chosen = []
         for item in wanted:
             if isinstance(item, Path):
@@ -90,7 +88,7 @@ def _extraction(table: FramesTable | None, trained: Manifest) -> ExtractConfig:
     """How files are to be stored: as the set was; without one at extract's defaults, large enough for the encoder."""
     if table is None:
         return ExtractConfig(short_side=max(ExtractConfig().short_side, TrainedAs.read(trained).size))
-    return validated(ExtractConfig, {key: value for key, value in table.manifest.config.items() if key in ExtractConfig.model_fields})
+    return settings_of(table.manifest)
 
 
 def _meant(text: str, ids: Sequence[str]) -> list[str | Path]:
@@ -115,58 +113,25 @@ def _names(files: Sequence[Path], taken: set[str]) -> dict[Path, str]:
     return {file: made[path] for file, path in paths.items()}
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """Files that were stored a moment ago, as a table."""
-
-    ids: list[str]
-    paths: list[Path]
-    frames: np.ndarray
-    fps: np.ndarray
-
-    def path(self, row: int) -> Path:
-        return self.paths[row]
-
-    def check_file(self, row: int) -> None:
-        """Nobody can have changed it."""
-
-
-def _store(files: Sequence[Path], config: ExtractConfig, folder: Path, report: Reporter) -> _Stored:
+def _store(files: Sequence[Path], config: ExtractConfig, folder: Path, report: Reporter) -> StoredFiles:
     """Store the files as extract stores videos, in worker processes. Raises InputError naming the first that fails."""
-    found: dict[str, Extracted] = {}
+    found: dict[int, StoredInfo] = {}
     layout = StoreLayout(config.codec, in_folders=False)
-    with WorkerPool(extract_video, num_workers=max(1, min(num_cpus(), len(files))), timeout_s=config.video_timeout_s) as pool:
-        outcomes = pool.outcomes([_task(str(place), file, config, folder / layout.name(str(place))) for place, file in enumerate(files)])
-        for outcome in report.track(outcomes, total=len(files), unit="files", name="visualize") if files else ():
+    targets = [folder / layout.name(str(place)) for place in range(len(files))]
+    tasks = [
+        StoreTask(
+            id=str(place),
+            source=os.path.abspath(file),  # noqa: PTH100 (keeps links as they are)
+            target=str(target),
+            num_frames=None,
+            **store_settings(config),
+        )
+        for place, (file, target) in enumerate(zip(files, targets, strict=True))
+    ]
+    with WorkerPool(store_video, num_workers=max(1, min(num_cpus(), len(files))), timeout_s=config.video_timeout_s) as pool:
+        for outcome in report.track(pool.outcomes(tasks), total=len(files), unit="files", name="visualize") if files else ():
             result = outcome.result or Failed(str(outcome.failure))
             if isinstance(result, Failed):
                 raise InputError(f"{plain_text(outcome.task.source)} {result.reason}: name another video.")
-            found[outcome.task.id] = result
-    infos = [found[str(place)] for place in range(len(files))]
-    return _Stored(
-        ids=[str(file) for file in files],
-        paths=[folder / layout.name(str(place)) for place in range(len(files))],
-        frames=np.array([info.frames for info in infos], np.int64),
-        fps=np.array([info.fps for info in infos], np.float64),
-    )
-
-
-def _task(name: str, file: Path, config: ExtractConfig, target: Path) -> ExtractionTask:
-    try:
-        status = file.stat()
-    except OSError as error:
-        raise InputError(f"{plain_text(str(file))} cannot be read ({error.strerror}): name another video.") from error
-    return ExtractionTask(
-        id=name,
-        source=os.path.abspath(file),  # noqa: PTH100 (keeps links as they are)
-        target=str(target),
-        bytes=status.st_size,
-        mtime_ns=status.st_mtime_ns,
-        num_frames=None,
-        frames_fps=None,
-        short_side=config.short_side,
-        codec=config.codec,
-        crf=config.crf,
-        keep_partial=config.keep_partial,
-        max_pixels=config.max_pixels,
-    )
+            found[int(outcome.task.id)] = result
+    return StoredFiles(targets, [found[place] for place in range(len(files))])
