@@ -46,7 +46,8 @@ def machine() -> str:
     threads, versions = torch.get_num_threads(), f"torch {torch.__version__}, PyAV {av.__version__}, NumPy {np.__version__}"
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     cpu = torch.backends.cpu.get_cpu_capability()
-    return f"{os.cpu_count()} cores ({platform.machine()}, {cpu}), {threads} torch threads, {gpu}; Python {platform.python_version()}, {versions}"
+    where = f"{os.cpu_count()} cores ({platform.machine()}, {cpu}), {threads} torch threads, {gpu}"
+    return f"{where}; Python {platform.python_version()}, {versions}"
 
 
 def table(rows: Sequence[Row]) -> str:
