@@ -260,6 +260,7 @@ def _begin_or_resume(stage: Stage, command: str, *, force: bool, report: Reporte
         "command": command,
         "config": stage.config,
         "inputs": {name: manifest.digest for name, manifest in stage.inputs.items()},
+        "places": {ref.stage: ref.path for ref in _input_refs(stage.inputs, stage.folder)},
     }
     if state_file.exists():
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from rspnet_cli.config import ClassificationConfig, ExportConfig, ExtractConfig, FinetuneConfig
 from rspnet_cli.errors import InputError
 from rspnet_cli.lineage import flatten
-from rspnet_cli.manifest import ENCODER_STAGES, Manifest
+from rspnet_cli.manifest import ENCODER_STAGES, Manifest, read_manifest
 from rspnet_cli.recipes import recipe_names
 from rspnet_cli.settings import finetune_settings, pretrain_settings
 
@@ -38,6 +38,32 @@ class Recipe:
 
     name: str
     differing: dict[str, tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command line is put together from, known of a finished result and of a stage that has only begun."""
+
+    stage: str
+    command: str
+    """What of rspnet makes it: the stage's name, or import-checkpoint."""
+    folder: Path
+    config: Mapping[str, Any]
+    inputs: Sequence[tuple[str, Path]]
+    """Stage and manifest file of each, in the order in which they are read."""
+    class_names: bool = False
+    """Whether an import was told the names of the classes."""
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Run:
+        """That of a finished result."""
+        inputs = [(ref.stage, manifest.place_of(ref)) for ref in manifest.inputs]
+        named = bool(manifest.environment.get("classes"))
+        return cls(manifest.stage, manifest.command, manifest.folder, manifest.config, inputs, named)
+
+    def input(self, *stages: str) -> Path | None:
+        """The manifest file of the first input of these stages."""
+        return next((place for stage, place in self.inputs if stage in stages), None)
 
 
 def nearest_recipe(stage: str, config: Mapping[str, Any]) -> Recipe | None:
@@ -82,25 +108,23 @@ def command_of(manifest: Manifest, work_dir: Path) -> str:
 
     Empty for features that no encoder of ours gave: some other program wrote them.
     """
-    if manifest.stage == "export-features" and not any(ref.stage in ENCODER_STAGES for ref in manifest.inputs):
-        return ""
-    words = ["rspnet", manifest.command]
-    run = manifest.config.get("run")
-    processes = run.get("processes") if isinstance(run, dict) else None
+    run = Run.of(manifest)
+    return "" if run.stage == "export-features" and run.input(*ENCODER_STAGES) is None else command_line(run, work_dir)
+
+
+def command_line(run: Run, work_dir: Path) -> str:
+    """The command of a run, finished or not. What an unfinished one has not noted (yet) is left out."""
+    words = ["rspnet", *run.command.split()]
+    processes = flatten(dict(run.config)).get("run.processes")
     if isinstance(processes, int) and processes > 1:
-        words = ["torchrun", "--nproc-per-node", str(processes), "-m", "rspnet_cli", manifest.stage]
-    if manifest.is_imported:
-        words += _imported(manifest.config) + (["--classes", "CLASSES"] if manifest.environment.get("classes") else [])
-    else:
-        words += _positional(manifest, work_dir) + _settings(manifest.stage, manifest.config)
-    if manifest.folder.resolve() != _default_folder(manifest, work_dir).resolve():
-        words += ["--out", _shown(manifest.folder, work_dir)]
+        words = ["torchrun", "--nproc-per-node", str(processes), "-m", "rspnet_cli", run.stage]
+    if run.command == "import-checkpoint":
+        words += _imported(run.config) + (["--classes", "CLASSES"] if run.class_names else [])
+    elif not run.command.startswith("merge "):
+        words += _positional(run, work_dir) + _settings(run.stage, run.config)
+    if run.folder.resolve() != _default_folder(run, work_dir).resolve():
+        words += ["--out", _shown(run.folder, work_dir)]
     return shlex.join(words + work_dir_option(work_dir))
-
-
-def running_command(stage: str, config: Mapping[str, Any], work_dir: Path) -> str:
-    """The command of a stage that is unfinished."""
-    return shlex.join(["rspnet", stage, *_settings(stage, config), *work_dir_option(work_dir)])
 
 
 def work_dir_option(work_dir: Path) -> list[str]:
@@ -114,35 +138,38 @@ def _shown(folder: Path, work_dir: Path) -> str:
     return str(work_dir / place.relative_to(root)) if place.is_relative_to(root) else os.path.relpath(place)
 
 
-def _default_folder(manifest: Manifest, work_dir: Path) -> Path:
-    model = manifest.config.get("model")
-    if manifest.config.get("random_init") is True or (isinstance(model, dict) and model.get("random_init") is True):
-        return work_dir / "random-init" / manifest.stage
-    if manifest.stage.startswith("eval-") and _of_untrained(manifest):
-        return work_dir / "random-init" / manifest.stage
-    return work_dir / manifest.stage  # an import is a pretraining
+def _default_folder(run: Run, work_dir: Path) -> Path:
+    model = run.config.get("model")
+    if run.config.get("random_init") is True or (isinstance(model, dict) and model.get("random_init") is True):
+        return work_dir / "random-init" / run.stage
+    if run.stage.startswith("eval-") and _of_untrained(run):
+        return work_dir / "random-init" / run.stage
+    return work_dir / run.stage  # an import is a pretraining
 
 
-def _of_untrained(manifest: Manifest) -> bool:
+def _of_untrained(run: Run) -> bool:
+    features = run.input("export-features")
     try:
-        return manifest.input("export-features", verify=False).config.get("random_init") is True
+        return features is not None and read_manifest(features, verify=False).config.get("random_init") is True
     except InputError:
         return False
 
 
-def _positional(manifest: Manifest, work_dir: Path) -> list[str]:
-    if manifest.stage == "extract":
+def _positional(run: Run, work_dir: Path) -> list[str]:
+    if run.stage == "extract":
         return ["VIDEOS"]
     words = []
-    source = next((ref for ref in manifest.inputs if ref.stage in _INPUT.get(manifest.stage, ())), None)
+    source = run.input(*_INPUT.get(run.stage, ()))
     if source is not None:
-        words = _other_than(work_dir / _INPUT[manifest.stage][0], manifest.place_of(source).parent, work_dir)
-    frames = next((ref for ref in manifest.inputs if ref.stage == "extract"), None)
-    if frames is not None and manifest.stage in ("export-features", "finetune"):
-        folder = manifest.place_of(frames).parent
-        # Another encoder may have read another extraction than the one of this work directory.
-        if words or _other_than(work_dir / "extract", folder, work_dir):
-            words += ["--frames", _shown(folder, work_dir)]
+        words = _other_than(work_dir / _INPUT[run.stage][0], source.parent, work_dir)
+    frames = run.input("extract")
+    # Another encoder may have read another extraction than the one of this work directory.
+    if (
+        frames is not None
+        and run.stage in ("export-features", "finetune")
+        and (words or _other_than(work_dir / "extract", frames.parent, work_dir))
+    ):
+        words += ["--frames", _shown(frames.parent, work_dir)]
     return words
 
 

@@ -10,7 +10,7 @@ from rspnet_cli.lineage import flatten
 from rspnet_cli.manifest import Manifest, checked_artifact
 from rspnet_cli.report.charts import Line
 from rspnet_cli.report.classification import accuracy_figure
-from rspnet_cli.report.commands import command_of, running_command
+from rspnet_cli.report.commands import command_line, command_of
 from rspnet_cli.report.confusion import confusion_figure, read_confusion
 from rspnet_cli.report.figure import LeftOut, Section
 from rspnet_cli.report.found import Found, Unfinished, find_unfinished, read_log
@@ -55,18 +55,18 @@ def finetuning(found: Found, baseline: Manifest | None) -> Section | LeftOut:
 
 def _unfinished(unfinished: Unfinished, found: Found) -> list[Html]:
     """Curves so far; of a run over all splits those of each split that is done or begun."""
-    command = running_command("finetune", unfinished.config, found.path)
-    if flatten(unfinished.config).get("data.split") != "all":
-        rows = read_log(unfinished.folder / FINETUNE_METRICS.file)
+    command = command_line(unfinished.begun, found.path)
+    if flatten(dict(unfinished.config)).get("data.split") != "all":
+        rows = read_log(unfinished.work / FINETUNE_METRICS.file)
         title = f"Unfinished: {progress(rows, unfinished.config)}"
-        return [run_charts("live-finetune", title, _logs(unfinished.folder), command)]
+        return [run_charts("live-finetune", title, _logs(unfinished.work), command)]
     parts = [element("h3", "Unfinished: a fine-tuning on every split")]
-    for folder in sorted(unfinished.folder.parent.glob("split-*"), key=lambda path: (len(path.name), path.name)):
-        split, name = find_unfinished(folder), folder.name.replace("-", " ")
+    for folder in sorted(unfinished.begun.folder.glob("split-*"), key=lambda path: (len(path.name), path.name)):
+        split, name = find_unfinished(folder, "finetune"), folder.name.replace("-", " ")
         if split is not None:
-            title = f"Unfinished: {name}, {progress(read_log(split.folder / FINETUNE_METRICS.file), split.config)}"
-            parts.append(run_charts(f"live-{folder.name}", title, _logs(split.folder), command))
-        elif (unfinished.folder / folder.name).exists():  # else it is of an earlier run
+            title = f"Unfinished: {name}, {progress(read_log(split.work / FINETUNE_METRICS.file), split.config)}"
+            parts.append(run_charts(f"live-{folder.name}", title, _logs(split.work), command))
+        elif (unfinished.work / folder.name).exists():  # else it is of an earlier run
             parts.append(run_charts(f"done-{folder.name}", f"Finished: {name}", _logs(folder), command, folded=True))
     return parts if len(parts) > 1 else [*parts, element("p", "No figures yet.")]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from rspnet_cli.errors import InputError
 from rspnet_cli.locks import is_held
 from rspnet_cli.manifest import MANIFEST, SHARD_MARK, UNFINISHED, Manifest, read_manifest
+from rspnet_cli.report.commands import Run
 from rspnet_cli.settling import STATE
 
 STAGES = ("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune")
@@ -23,11 +25,16 @@ _MAX_LOG_BYTES = 150 * 2**20
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A stage that runs or was stopped: its folder of files so far, the settings it began with, and whether it runs at this moment."""
+    """A stage that runs or was stopped. work: the folder of its files so far; begun: what it began with; running: whether it runs now."""
 
-    folder: Path
-    config: dict[str, Any]
+    work: Path
+    begun: Run
     running: bool
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The settings it began with; none where they are not written down yet."""
+        return self.begun.config
 
     @property
     def words(self) -> str:
@@ -65,7 +72,7 @@ def find_stages(work_dir: Path) -> Found:
                 found.stages[stage] = read_manifest(folder, stage=stage, verify=False)
             except InputError as error:
                 found.notes.append(f"{stage} is left out: {error}")
-        unfinished = find_unfinished(folder)
+        unfinished = find_unfinished(folder, stage)
         if unfinished is not None:
             found.unfinished[stage] = unfinished
     if not found.stages and not found.unfinished:
@@ -83,10 +90,10 @@ def find_stages(work_dir: Path) -> Found:
     return found
 
 
-def find_unfinished(folder: Path) -> Unfinished | None:
+def find_unfinished(folder: Path, stage: str) -> Unfinished | None:
     """What runs or was stopped in a stage's folder."""
     work = folder / UNFINISHED
-    return Unfinished(work, _state_config(work), is_held(folder)) if work.is_dir() else None
+    return Unfinished(work, _begun(folder, stage), is_held(folder)) if work.is_dir() else None
 
 
 def _follow(found: Found, stage: str, results: list[Manifest]) -> None:
@@ -112,12 +119,15 @@ def _follow(found: Found, stage: str, results: list[Manifest]) -> None:
             found.notes.append(f"{name} was made from another {stage} than the other results: run `rspnet {name}` again with --force.")
 
 
-def _state_config(work: Path) -> dict[str, Any]:
+def _begun(folder: Path, stage: str) -> Run:
+    """What the unfinished run in a folder has noted when it began; nothing where it has only just begun, or just finished."""
     try:
-        config = json.loads((work / STATE).read_text(encoding="utf-8"))["config"]
-    except (OSError, ValueError, KeyError, TypeError):  # just begun, or just finished
-        return {}
-    return config if isinstance(config, dict) else {}
+        state = json.loads((folder / UNFINISHED / STATE).read_text(encoding="utf-8"))
+        config, places, command = dict(state["config"]), dict(state.get("places", {})), str(state.get("command", stage))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Run(stage, stage, folder, {}, ())
+    inputs = [(name, Path(os.path.normpath(folder / str(place)))) for name, place in places.items()]
+    return Run(stage, "import-checkpoint" if "import" in config else command, folder, config, inputs)
 
 
 def all_manifests(work_dir: Path) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from rspnet_cli.errors import InputError
 from rspnet_cli.file_index import INDEX
 from rspnet_cli.lineage import Node, flatten, nodes_of, read_lineage
 from rspnet_cli.manifest import ENCODER_STAGES, Manifest
-from rspnet_cli.report.commands import command_of, nearest_recipe, running_command
+from rspnet_cli.report.commands import command_line, command_of, nearest_recipe
 from rspnet_cli.report.figure import Cell, Section, Table, command_html, numbers, table_html
 from rspnet_cli.report.found import STAGES, Found, all_manifests
 from rspnet_cli.report.html import Child, Html, element, join, number
@@ -23,12 +23,12 @@ def lineage(found: Found) -> Section:
     """Every finished stage in the work directory and behind it, in the order of the chain, then what is unfinished."""
     parts = [_stage(node, found) for node in _nodes(found)]
     for stage, unfinished in found.unfinished.items():
-        argument = " VIDEOS" if stage == "extract" and not unfinished.config else ""
-        command = [running_command(stage, unfinished.config, found.path) if unfinished.config else f"rspnet {stage}{argument}"]
         body: list[Child] = [element("p", unfinished.words)]
         if stage in ENCODER_STAGES:
             body.append(_recipe(stage, unfinished.config))
-        parts.append(element("article", element("h3", f"{stage}: unfinished"), *body, command_html(*command)))
+        parts.append(
+            element("article", element("h3", f"{stage}: unfinished"), *body, command_html(command_line(unfinished.begun, found.path)))
+        )
     return Section(KEY, TITLE, element("div", *parts, class_="stages"))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rspnet_cli.lineage import flatten
 from rspnet_cli.manifest import checked_artifact
 from rspnet_cli.report.charts import Line, line_chart
-from rspnet_cli.report.commands import command_of, running_command
+from rspnet_cli.report.commands import command_line, command_of
 from rspnet_cli.report.figure import LeftOut, Section, Table, command_html, figure, legend, numbers
 from rspnet_cli.report.found import Found, read_log
 from rspnet_cli.report.html import Html, element, join, number
@@ -75,10 +75,10 @@ def training(found: Found) -> Section | LeftOut:
     parts: list[Html] = []
     finished, unfinished = found.stages.get("pretrain"), found.unfinished.get("pretrain")
     if unfinished is not None:
-        rows = read_log(unfinished.folder / METRICS.file)
+        rows = read_log(unfinished.work / METRICS.file)
         title = f"Unfinished: {progress(rows, unfinished.config)}"
-        command = running_command("pretrain", unfinished.config, found.path)
-        parts.append(run_charts("live", title, [(rows, _PANELS), (read_log(unfinished.folder / TIMINGS.file), SPEED)], command))
+        command = command_line(unfinished.begun, found.path)
+        parts.append(run_charts("live", title, [(rows, _PANELS), (read_log(unfinished.work / TIMINGS.file), SPEED)], command))
     if finished is not None and finished.is_imported:
         if not parts:
             return LeftOut(KEY, TITLE, "The encoder is imported: how its training went is not known here.")

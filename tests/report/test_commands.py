@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 from rspnet_cli.config import ExportConfig, PretrainConfig
 from rspnet_cli.manifest import read_manifest
 from rspnet_cli.recipes import recipe_names
-from rspnet_cli.report.commands import command_of, nearest_recipe, running_command
+from rspnet_cli.report.commands import Run, command_line, command_of, nearest_recipe
+from rspnet_cli.report.found import find_unfinished
 from rspnet_cli.settings import finetune_settings, pretrain_settings, validated
 from rspnet_cli.stage import begin_stage
 from rspnet_cli.training.fit import resolve
@@ -30,6 +32,17 @@ def test_a_recipes_own_settings_are_found_to_be_its(name: str) -> None:
     assert resolved(pretrain_settings(recipe=recipe.name)) == config
 
 
+def typed_for(stage: str, config: dict[str, object]) -> list[str]:
+    """The words of the command for these settings alone, in the default work directory."""
+    work_dir = Path("rspnet-run")
+    return shlex.split(command_line(Run(stage, stage, work_dir / stage, config, ()), work_dir))
+
+
+def sets_of(words: list[str]) -> list[str]:
+    """What is typed behind every --set."""
+    return [value for flag, value in pairwise(words) if flag == "--set"]
+
+
 def resolved(config: PretrainConfig) -> dict[str, object]:
     return resolve(config, torch.device("cpu")).identity()
 
@@ -46,11 +59,10 @@ def resolved(config: PretrainConfig) -> dict[str, object]:
 )
 def test_a_pretrainings_command_gives_its_settings_again(typed: list[str]) -> None:
     def settings(words: list[str]) -> dict[str, object]:
-        sets = [value for flag, value in zip(words[::2], words[1::2], strict=True) if flag == "--set"]
-        return resolved(pretrain_settings(recipe=words[words.index("--recipe") + 1], sets=sets))
+        return resolved(pretrain_settings(recipe=words[words.index("--recipe") + 1], sets=sets_of(words)))
 
     config = settings(typed)
-    words = shlex.split(running_command("pretrain", config, Path("rspnet-run")))
+    words = typed_for("pretrain", config)
     assert words[:2] == ["rspnet", "pretrain"]
     assert settings(words[2:]) == config
     if "augment.order=aug_plus" not in typed:  # which changes the defaults of others, so they are named too
@@ -70,9 +82,9 @@ def test_a_finetunings_command_gives_its_settings_again(recipe: str, changed: di
     nearest = nearest_recipe("finetune", config)
     assert nearest is not None
     assert {key: value for key, (_, value) in nearest.differing.items()} == changed
-    words = shlex.split(running_command("finetune", config, Path("rspnet-run")))
+    words = typed_for("finetune", config)
     assert words[:4] == ["rspnet", "finetune", "--recipe", nearest.name]
-    assert finetune_settings(recipe=nearest.name, sets=words[5::2]).identity() == config
+    assert finetune_settings(recipe=nearest.name, sets=sets_of(words)).identity() == config
 
 
 def test_the_command_of_an_import_says_what_was_told(tmp_path: Path) -> None:
@@ -100,6 +112,68 @@ def test_the_commands_of_a_chain_name_what_is_not_the_default(extracted_chain: P
     assert shlex.split(found["export-features"]) == ["rspnet", "export-features", "--clips", "3", "--pool", "max", *where]
     assert shlex.split(found["random-init/export-features"]) == ["rspnet", "export-features", "--random-init", *where]
     assert found["histogram/export-features"] == "", "another program made it"
+
+
+@pytest.mark.parametrize(
+    ("stage", "inputs", "positional"),
+    [
+        ("extract", {}, ["VIDEOS"]),
+        ("pretrain", {"extract": "other/extract"}, ["other/extract"]),
+        ("pretrain", {"extract": "work/extract"}, []),
+        ("finetune", {"pretrain": "other/pretrain", "extract": "other/extract"}, ["other/pretrain", "--frames", "other/extract"]),
+        ("finetune", {"pretrain": "work/pretrain", "extract": "other/extract"}, ["--frames", "other/extract"]),
+        ("export-features", {"pretrain": "other/pretrain", "extract": "work/extract"}, ["other/pretrain", "--frames", "work/extract"]),
+        ("eval-retrieval", {"export-features": "other/export-features"}, ["other/export-features"]),
+        ("eval-classification", {"export-features": "work/export-features"}, []),
+    ],
+)
+def test_the_command_of_an_unfinished_stage_is_that_of_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, inputs: dict[str, str], positional: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, folder in inputs.items():
+        with begin_stage(name, {}, inputs={}, out=Path(folder)) as made:
+            made.finish(results={})
+    settings: dict[str, object] = {}
+    if stage == "pretrain":
+        settings = resolved(pretrain_settings(recipe="small-cpu", sets=["optim.epochs=200"]))
+    elif stage == "finetune":
+        settings = finetune_settings(recipe="ucf101-r3d18", flags={"optim.epochs": 7}).identity()
+    work = Path("work")
+    with begin_stage(stage, settings, inputs={name: Path(folder) for name, folder in inputs.items()}, out=work / stage) as begun:
+        unfinished = find_unfinished(work / stage, stage)
+        assert unfinished is not None
+        assert unfinished.running
+        command = command_line(unfinished.begun, work)
+        result = begun.finish(results={})
+    assert command == command_of(result, work)
+    typed = shlex.split(command)
+    assert typed[: 2 + len(positional)] == ["rspnet", stage, *positional]
+    assert ("optim.epochs=200" in typed) == (stage == "pretrain")
+    assert typed[-2:] == ["--work-dir", "work"]
+
+
+def test_the_command_of_an_unfinished_merge_or_import_is_theirs(tmp_path: Path) -> None:
+    with begin_stage("extract", {}, inputs={}, out=tmp_path / "extract", command="merge extract"):
+        merge = find_unfinished(tmp_path / "extract", "extract")
+    with begin_stage("pretrain", {"import": {}, "clip": {"frames": 8}}, inputs={}, out=tmp_path / "pretrain"):
+        imported = find_unfinished(tmp_path / "pretrain", "pretrain")
+    assert merge is not None
+    assert imported is not None
+    where = ["--work-dir", str(tmp_path)]
+    assert shlex.split(command_line(merge.begun, tmp_path)) == ["rspnet", "merge", "extract", *where]
+    assert shlex.split(command_line(imported.begun, tmp_path)) == ["rspnet", "import-checkpoint", "FILE", "--set", "clip.frames=8", *where]
+
+
+def test_a_stage_that_has_noted_nothing_yet_has_its_bare_command(tmp_path: Path) -> None:
+    (tmp_path / "pretrain" / "unfinished").mkdir(parents=True)
+    for state in (None, "{", "[]", '{"config": 3}', '{"config": {}, "places": 3}'):
+        if state is not None:
+            (tmp_path / "pretrain" / "unfinished" / "state.json").write_text(state)
+        unfinished = find_unfinished(tmp_path / "pretrain", "pretrain")
+        assert unfinished is not None
+        assert (dict(unfinished.config), unfinished.running) == ({}, False)
+        assert shlex.split(command_line(unfinished.begun, tmp_path)) == ["rspnet", "pretrain", "--work-dir", str(tmp_path)]
 
 
 @pytest.fixture
