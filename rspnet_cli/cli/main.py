@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from rspnet_cli import __version__
 from rspnet_cli.cli.eval_classification import eval_classification
@@ -85,9 +86,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return stoppable(lambda: _run(args))
 
 
+def program() -> Any:
+    """The app, whose help is printed as it is written: rich would take words in square brackets for markup and swallow them."""
+    group: Any = typer.main.get_command(app)
+    for command in (group, *group.commands.values()):
+        for part in (command, *command.params):
+            if getattr(part, "help", None):
+                part.help = escape(part.help)
+    return group
+
+
 def _run(args: list[str]) -> int:
     try:
-        app(args=args, prog_name="rspnet")
+        program()(args=args, prog_name="rspnet")
     except SystemExit as finished:
         return finished.code if isinstance(finished.code, int) else int(finished.code is not None)
     except RspnetError as error:

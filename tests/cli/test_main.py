@@ -1,19 +1,22 @@
 """The command line's frame: exit codes, one line per error, lists as typed, and nothing heavy before it is needed."""
 
+import inspect
 import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
 import rspnet_cli
 from rspnet_cli.cli import main as main_module
-from rspnet_cli.cli.main import main, repeat_list_options
+from rspnet_cli.cli.main import app, main, repeat_list_options
 from rspnet_cli.encoder.registry import BACKBONES
 from rspnet_cli.errors import BusyError, InputError, RspnetError
 from rspnet_cli.recipes import recipe_names
@@ -107,6 +110,28 @@ def test_help_lists_every_command_and_every_flag_of_the_contract(capsys: pytest.
     assert code == 0
     for name in {*recipe_names("pretrain"), *BACKBONES}:
         assert re.search(rf"(?<![\w-]){name}(?![\w-])", out), name
+
+
+def help_texts(command: str) -> list[str]:
+    """What the source says of a command and of its arguments and options."""
+    group: Any = typer.main.get_command(app)  # built anew: nothing in it has been made ready for printing
+    built = group.commands[command] if command else group
+    return [inspect.cleandoc(text) for part in (built, *built.params) if (text := getattr(part, "help", None))]
+
+
+@pytest.mark.usefixtures("wide")
+def test_help_prints_every_word_that_the_source_says(capsys: pytest.CaptureFixture[str]) -> None:
+    bracketed = 0
+    for command in ("", *typer.main.get_command(app).commands):  # type: ignore[attr-defined]
+        _, out, _ = call(capsys, *command.split(), "--help")
+        printed = re.sub(r"[\s│]+", " ", out)
+        for text in help_texts(command):
+            words = re.sub(r"\s+", " ", text)
+            bracketed += len(re.findall(r"\[[^]]*\]", words))
+            for word in words.split():
+                assert word in printed, (command, word)
+    assert bracketed >= 15, "there is something to be swallowed"
+    assert '"sections": [keys], "left_out"' in re.sub(r"[\s│]+", " ", call(capsys, "report", "--help")[1])
 
 
 def test_without_a_command_it_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,7 +261,7 @@ def test_an_error_is_one_line_and_its_exit_code(
     def fail(**_: object) -> None:
         raise error
 
-    monkeypatch.setattr(main_module, "app", fail)
+    monkeypatch.setattr(main_module, "program", lambda: fail)
     assert call(capsys, "pretrain") == (code, "", f"rspnet: {error}\n")
 
 
@@ -244,12 +269,12 @@ def test_a_name_that_is_no_text_does_not_break_the_message(capsys: pytest.Captur
     def fail(**_: object) -> None:
         raise InputError("\udcff.mp4 is wrong: [bold]name it[/bold] anew.")
 
-    monkeypatch.setattr(main_module, "app", fail)
+    monkeypatch.setattr(main_module, "program", lambda: fail)
     assert call(capsys, "extract") == (2, "", "rspnet: \\udcff.mp4 is wrong: [bold]name it[/bold] anew.\n")
 
 
 def test_a_signal_to_a_command_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main_module, "app", lambda **_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(main_module, "program", lambda: lambda **_: os.kill(os.getpid(), signal.SIGTERM))
     assert call(capsys, "pretrain") == (143, "", "rspnet: interrupted; what is done is kept, and the same command continues it.\n")
 
 
