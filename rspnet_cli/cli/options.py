@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rspnet_cli.distributed import is_main
+from rspnet_cli.errors import RspnetError
 from rspnet_cli.recipes import recipe_names
 
 if TYPE_CHECKING:
@@ -77,6 +79,15 @@ def show_json(results: dict[str, Any] | list[dict[str, Any]]) -> None:
     """One JSON document on stdout."""
     if is_main():
         typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
+
+
+def tell_failures(what: str, outcomes: Sequence[tuple[str, str | None]]) -> None:
+    """Say on stderr which of several failed and why; raise RspnetError if any has. outcomes: name, reason that follows it or None."""
+    failures = [f"{name} {reason}" for name, reason in outcomes if reason is not None]
+    for failure in failures:
+        typer.echo(failure if failure.endswith("?") else f"{failure.removesuffix('.')}.", err=True)
+    if failures:
+        raise RspnetError(f"{what}: {len(failures)} of {len(outcomes)}.")
 
 
 def show_figures(results: dict[str, Any]) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rspnet_cli.cli.options import WORK_DIR, AsJson, Quiet, WorkDir, Workers, reporter, show_json
-from rspnet_cli.errors import InputError, RspnetError
+from rspnet_cli.cli.options import WORK_DIR, AsJson, Quiet, WorkDir, Workers, reporter, show_json, tell_failures
+from rspnet_cli.errors import InputError
 
 if TYPE_CHECKING:
     from rspnet_cli.stages.search import Answer, Search
@@ -82,11 +82,7 @@ def search(
         show_json(found.to_json())
     else:
         _show(found)
-    failures = [f"{answer.query} {answer.failure}" for answer in found.answers if answer.failure is not None]
-    for failure in failures:
-        typer.echo(failure if failure.endswith("?") else f"{failure.removesuffix('.')}.", err=True)
-    if failures:
-        raise RspnetError(f"Queries without an answer: {len(failures)} of {len(found.answers)}.")
+    tell_failures("Queries without an answer", [(answer.query, answer.failure) for answer in found.answers])
 
 
 def _show(found: Search) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from rspnet_cli.cli.options import WORK_DIR, AsJson, Device, Out, Quiet, Replace, WorkDir, reporter, show_json
+from rspnet_cli.cli.options import WORK_DIR, AsJson, Device, Out, Quiet, Replace, WorkDir, reporter, show_json, tell_failures
 
 
 def visualize(
@@ -58,7 +58,8 @@ def visualize(
 
     Writes NAME.png, NAME.mp4 (8 frames a second) and NAME.json for each video into <work-dir>/visualize. --json prints a list of {"sheet",
     "film", "video", "definition", "pretrain_digest", "checkpoint", "backbone", "head", "clip", "places", "scale": {"low", "high"},
-    "clips": [{"start_s", "end_s", "key", "similarity": {"A", "M"}}]}.
+    "clips": [{"start_s", "end_s", "key", "similarity": {"A", "M"}}], "failure": null}, in the order typed. A video that cannot be shown is
+    told with its reason, in that list as {"video", "failure": reason}; the others are drawn, and the exit code is 1.
     """
     from rspnet_cli.config import VisualizeConfig
     from rspnet_cli.errors import InputError
@@ -82,7 +83,12 @@ def visualize(
     )
     if as_json:
         show_json(shown)
-        return
-    for video in shown:
-        of = " and ".join(f"{task} {sum(clip['similarity'][task] for clip in video['clips']) / len(video['clips']):.2f}" for task in "AM")
+    else:
+        _show([video for video in shown if video["failure"] is None])
+    tell_failures("Videos that are not shown", [(video["video"], video["failure"]) for video in shown])
+
+
+def _show(videos: list[dict[str, Any]]) -> None:
+    for video in videos:
+        of = " and ".join(f"{task} {sum(clip['similarity'][task] for clip in video['clips']) / len(video['clips']):.4f}" for task in "AM")
         typer.echo(f"{video['video']}: similarity {of}\n  Contact sheet: {video['sheet']}\n  Film: {video['film']}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -36,9 +38,15 @@ def overlaid(picture: Picture, values: npt.NDArray[np.floating]) -> Picture:
     return np.asarray(np.round((1 - _OPACITY) * grey + _OPACITY * coloured(values)), np.uint8)
 
 
+def bar_decimals(low: float, high: float) -> int:
+    """Decimals by which both ends of a scale are told apart: to a hundredth of what lies between them, at least 2 and at most 8."""
+    return min(max(2, 2 - math.floor(math.log10(high - low))), 8) if high > low else 2
+
+
 def colour_bar(low: float, high: float, width: int) -> Picture:
     """The colours from `low` to `high`, with both figures, `width` pixels wide."""
-    first, last = (text(f"{value:.2f}", colour=FAINT) for value in (low, high))
+    decimals = bar_decimals(low, high)
+    first, last = (text(f"{value:.{decimals}f}", colour=FAINT) for value in (low, high))
     gap = 8
     bar = coloured(np.linspace(0, 1, width - first.shape[1] - last.shape[1] - 2 * gap))
     return beside([first, bar[None].repeat(len(first), axis=0), last], gap=gap)

@@ -10,7 +10,21 @@ from tests.extracted import make_extract
 from tests.pretrained import make_pretrain
 
 KEYS = [
-    *("sheet", "film", "video", "definition", "pretrain_digest", "checkpoint", "backbone", "head", "clip", "places", "scale", "clips"),
+    *(
+        "sheet",
+        "film",
+        "video",
+        "definition",
+        "pretrain_digest",
+        "checkpoint",
+        "backbone",
+        "head",
+        "clip",
+        "places",
+        "scale",
+        "clips",
+        "failure",
+    ),
 ]
 
 
@@ -32,7 +46,7 @@ def test_several_videos_are_named_one_after_the_other(work_dir: Path, capsys: py
         line
         for name in ("v002", "v000")
         for line in (
-            f"{name}: similarity A 1.00 and M 1.00",
+            f"{name}: similarity A 1.0000 and M 1.0000",
             f"  Contact sheet: {folder / name}.png",
             f"  Film: {folder / name}.mp4",
         )
@@ -51,9 +65,30 @@ def test_json_is_the_list_of_the_help(work_dir: Path, tmp_path: Path, capsys: py
     assert Path(shown["film"]).is_file()
 
 
-def test_an_unknown_video_is_one_line_and_leaves_no_folder(work_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["visualize", str(work_dir / "pretrain"), "--videos", "v1", "--out", str(tmp_path / "new"), "--quiet"]) == 2
+def test_videos_that_fail_are_told_the_others_are_drawn_and_the_exit_code_is_1(
+    work_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video")
+    typed = ["visualize", str(work_dir / "pretrain"), "--out", str(tmp_path / "out"), "--clips", "1", "--quiet"]
+    assert main([*typed, "--videos", str(bad), "v001", "v1"]) == 1
     out, err = capsys.readouterr()
-    assert (out, len(err.splitlines())) == ("", 1)
-    assert "--videos v1" in err
+    assert out.startswith("v001: similarity A ")
+    first, second, last = err.splitlines()
+    assert first.startswith(f"{bad} ")
+    assert second.startswith("v1 is neither a video of the set nor a pattern that one matches nor a file; did you mean 'v001'?")
+    assert last == "rspnet: Videos that are not shown: 2 of 3."
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"v001.png", "v001.mp4", "v001.json"}
+    assert main([*typed, "--json", "--videos", "v1", "v001"]) == 1
+    out, err = capsys.readouterr()
+    failed, drawn = json.loads(out)
+    assert (list(failed), failed["video"]) == (["video", "failure"], "v1")
+    assert (list(drawn), drawn["failure"]) == (KEYS, None)
+
+
+def test_a_file_that_stands_alone_and_fails_leaves_no_folder(work_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["visualize", str(work_dir / "pretrain"), "--videos", "", "--out", str(tmp_path / "new"), "--quiet"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 2)
+    assert err.startswith('"" is neither a video of the set')
     assert not (tmp_path / "new").exists()

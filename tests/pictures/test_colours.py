@@ -1,8 +1,9 @@
 """The colour map rises in lightness, evenly, and an overlay keeps both the colours and the picture apart."""
 
 import numpy as np
+import pytest
 
-from rspnet_cli.pictures.colours import colour_bar, coloured, overlaid
+from rspnet_cli.pictures.colours import bar_decimals, colour_bar, coloured, overlaid
 from rspnet_cli.pictures.layout import PAPER
 
 
@@ -44,3 +45,19 @@ def test_the_bar_runs_from_the_lowest_to_the_highest_colour() -> None:
     low, high = coloured(np.array([0.0, 1.0]))
     assert (inked == low).all(-1).any()
     assert (inked == high).all(-1).any()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ends"),
+    [
+        (-0.5, 12.25, ("-0.50", "12.25")),
+        (0.99812, 0.99949, ("0.99812", "0.99949")),
+        (-0.01, 0.02, ("-0.0100", "0.0200")),
+        (1.0, 1.0, ("1.00", "1.00")),
+        (0.0, 1e-20, ("0.00000000", "0.00000000")),
+    ],
+)
+def test_both_ends_of_a_narrow_scale_are_told_apart(low: float, high: float, ends: tuple[str, str]) -> None:
+    decimals = bar_decimals(low, high)
+    assert (f"{low:.{decimals}f}", f"{high:.{decimals}f}") == ends
+    assert colour_bar(low, high, 400).shape[1] == 400

@@ -81,9 +81,8 @@ def test_figures_and_scale_are_those_of_the_encoder_and_its_clips(trained: Manif
     assert shown["pretrain_digest"] == trained.digest
     assert shown["clip"] == {"frames": 4, "size": 64, "trained_size": 64}
     record = json.loads((tmp_path / "v001.json").read_text())
-    assert {key: record[key] for key in shown if key not in ("sheet", "film")} == {
-        key: value for key, value in shown.items() if key not in ("sheet", "film")
-    }
+    beside = ("sheet", "film", "failure")
+    assert {key: value for key, value in shown.items() if key not in beside} == {key: record[key] for key in shown if key not in beside}
 
 
 def test_the_film_plays_every_clip_beside_its_maps(trained: Manifest, tmp_path: Path) -> None:
@@ -117,7 +116,7 @@ def test_a_map_is_drawn_where_it_is_when_it_is_on_the_scale_that_is_given() -> N
     assert shows(first[2], lowest)
     assert shows(last[2][-1, 0], half)
     assert shows(first[0], np.full(3, 100))
-    assert clip.words() == "clip 1, 0.00-1.00 s; similarity to clip 2: A 0.50, M 0.25"
+    assert clip.words() == "clip 1, 0.00-1.00 s; similarity to clip 2: A 0.5000, M 0.2500"
     middle = clip.panels(1, 64, (0.0, 4.0))[1][0, -1]
     assert lowest.sum() < middle.sum() < highest.sum(), "between two places in time"
 
@@ -163,7 +162,7 @@ def test_without_names_it_shows_a_seeded_few_of_every_class(trained: Manifest, t
     for seed in range(6):
         config = VisualizeConfig(count=2, seed=seed)
         with chosen_videos((), config, trained, frames=None, default_frames=None, report=Reporter.silent()) as videos:
-            chosen[seed] = [video.name for video in videos]
+            chosen[seed] = [video.told for video in videos]
         assert {int(name[1:]) % 2 for name in chosen[seed]} == {0, 1}, "the classes even and odd"
     assert len({tuple(names) for names in chosen.values()}) > 1
     assert [video["video"] for video in shown] == chosen[3]
@@ -197,30 +196,48 @@ def test_an_imported_encoder_needs_no_extraction_for_files(tmp_path: Path) -> No
     how = {"pretrain": imported.folder, "out": tmp_path / "out", "default_frames": tmp_path / "extract"}
     (shown,) = visualize(config, videos=[str(video)], **how)
     assert Path(shown["sheet"]).name == "walk.png"
-    for videos in ([], ["v000"]):
-        with pytest.raises(InputError) as caught:
-            visualize(config, videos=videos, **how)
-        refused(caught.value, "v000" if videos else "extract")
+    (unknown,) = visualize(config, videos=["v000"], **how)
+    assert unknown["failure"].startswith("is neither")
+    with pytest.raises(InputError) as caught:
+        visualize(config, videos=[], **how)
+    refused(caught.value, "extract")
 
 
-def test_what_cannot_be_shown_is_refused_before_anything_is_written(trained: Manifest, tmp_path: Path) -> None:
-    (tmp_path / "broken.mp4").write_bytes(b"no video")
-    (tmp_path / "playlist.mp4").write_text("ffconcat version 1.0\nfile 'v000.mp4'\n")
-    for videos, words in (
-        (["v0"], ["--videos v0", "v00"]),
-        (["x*"], ["--videos x*", "videos.csv"]),
-        (["a" * 300], ["--videos aaa"]),
-        (["v000", str(tmp_path / "broken.mp4")], ["broken.mp4", "name another video"]),
-        ([str(tmp_path / "playlist.mp4")], ["playlist.mp4"]),
-        ([str(tmp_path)], [str(tmp_path)]),
-    ):
-        with pytest.raises(InputError) as caught:
-            show(trained, tmp_path / "out", *videos)
-        refused(caught.value, *words)
-    assert not (tmp_path / "out").exists()
+def test_what_cannot_be_shown_is_told_and_the_others_are_drawn(trained: Manifest, tmp_path: Path) -> None:
+    broken, playlist, cut = (tmp_path / name for name in ("broken.mp4", "playlist.mp4", "cut.mp4"))
+    broken.write_bytes(b"no video")
+    playlist.write_text("ffconcat version 1.0\nfile 'v000.mp4'\n")
+    cut.symlink_to(tmp_path / "nowhere")
+    bad = ["v0", "x*", "a" * 300, "", str(broken), str(playlist), str(cut), str(tmp_path)]
+    shown = show(trained, tmp_path / "out", *bad[:4], "v003", *bad[4:], "v000", "x*", clips=1)
+    assert [video["video"] for video in shown] == [*bad[:3], '""', "v003", *bad[4:], "v000"]
+    reasons = {video["video"]: video["failure"] for video in shown}
+    assert [name for name, reason in reasons.items() if reason is None] == ["v003", "v000"]
+    assert all(list(video) == ["video", "failure"] for video in shown if video["failure"] is not None)
+    assert reasons["v0"].startswith("is neither a video of the set nor a pattern that one matches nor a file; did you mean 'v00")
+    assert reasons["x*"] == "is neither a video of the set nor a pattern that one matches nor a file"
+    assert "decode" in reasons[str(broken)] or "read" in reasons[str(broken)]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"v00{n}.{kind}" for n in (0, 3) for kind in ("json", "mp4", "png")
+    ]
+    assert [video["failure"] is None for video in show(trained, tmp_path / "none", *bad)] == [False] * len(bad)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_video_of_the_set_that_is_damaged_is_told_too(trained: Manifest, tmp_path: Path) -> None:
+    shutil.copytree(trained.folder.parent, tmp_path / "copy")
+    frames = read_frames(read_manifest(tmp_path / "copy" / "extract"))
+    whole = frames.path(1).read_bytes()
+    frames.path(1).write_bytes(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))
+    damaged, drawn = show(read_manifest(tmp_path / "copy" / "pretrain"), tmp_path / "out", "v001", "v002", clips=1)
+    assert damaged["failure"].startswith("cannot be read back: ")
+    assert drawn["failure"] is None
+
+
+def test_files_that_are_not_ours_are_not_replaced(trained: Manifest, tmp_path: Path) -> None:
     (tmp_path / "v000.mp4").write_bytes(b"mine")
     with pytest.raises(InputError, match="--force"):
-        show(trained, tmp_path, "v000")
+        show(trained, tmp_path, "v000", "nothing")
     assert (tmp_path / "v000.mp4").read_bytes() == b"mine"
 
 

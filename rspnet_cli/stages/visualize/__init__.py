@@ -18,7 +18,7 @@ from rspnet_cli.manifest import ENCODER_STAGES, Manifest, read_manifest
 from rspnet_cli.pictures.files import refuse_foreign, show
 from rspnet_cli.progress import Reporter
 from rspnet_cli.stages.visualize.drawing import RATE, ShownClip, draw_film, draw_sheet
-from rspnet_cli.stages.visualize.videos import ChosenVideo, chosen_videos
+from rspnet_cli.stages.visualize.videos import ChosenVideo, NotShown, chosen_videos
 
 # Feature maps of so many clips at once: 224 pixels and 64 frames fit into a small GPU.
 _BATCH = 8
@@ -44,8 +44,8 @@ def visualize(
 
     pretrain: folder or manifest of a pretraining. videos: ids of the extraction, patterns of ids, or files; none: a seeded few of the set.
     frames, default_frames: the extraction, as of export_features. Of every clip (evenly spaced, centre square) the key is the next clip
-    of its video, at the same speed. Returns what --json prints. Raises InputError for an encoder without heads, a name that is neither an
-    id nor a file, and a file that cannot be decoded.
+    of its video, at the same speed. Returns what --json prints, in the order typed: of what is neither an id nor a file, and of a video
+    that cannot be decoded, the reason as "failure". Raises InputError for an encoder without heads, and files that are not ours.
     """
     report = report or Reporter.silent()
     trained = read_manifest(pretrain, stage=ENCODER_STAGES, verify=False)
@@ -53,15 +53,19 @@ def visualize(
     checkpoint = config.checkpoint or default_checkpoint(trained)
     encoder = load_encoder(trained.path, device=str(device), checkpoint=checkpoint)
     encoder.require_heads()
-    shown = []
+    shown: list[dict[str, Any]] = []
     with chosen_videos(videos, config, trained, frames=frames, default_frames=default_frames, report=report) as chosen:
         if not force:
-            refuse_foreign(out, [video.name for video in chosen], "visualize")
-        size = config.size or encoder.size
-        for number, video in enumerate(report.track(chosen, total=len(chosen), unit="videos", name="visualize")):
-            clips = _clips_with_maps(encoder, video, size, config.clips)
+            refuse_foreign(out, [video.name for video in chosen if isinstance(video, ChosenVideo)], "visualize")
+        size, told_coarse = config.size or encoder.size, False
+        for video in report.track(chosen, total=len(chosen), unit="videos", name="visualize"):
+            clips = video.reason if isinstance(video, NotShown) else _clips_with_maps(encoder, video, size, config.clips)
+            if isinstance(video, NotShown) or isinstance(clips, str):
+                shown.append({"video": video.told, "failure": clips})
+                continue
             cells = tuple(clips[0].maps.shape[1:])
-            if number == 0 and max(cells[1:]) < _COARSE:
+            if max(cells[1:]) < _COARSE and not told_coarse:
+                told_coarse = True
                 report.warn(
                     f"the encoder's feature map of {size}-pixel clips has {cells[1]} x {cells[2]} places only, so its maps are coarse: "
                     f"--size {4 * size // max(cells[1:])} gives finer ones, at a scale that was not trained."
@@ -77,7 +81,8 @@ def visualize(
                 "clips": [clip.described() for clip in clips],
             }
             sheet, film = draw_sheet(video.told, clips, (low, high), size), draw_film(video.told, clips, (low, high))
-            shown.append(show(out, video.name, "visualize", sheet=sheet, film=film, rate=RATE, record=record))
+            files = show(out, video.name, "visualize", sheet=sheet, film=film, rate=RATE, record=record)
+            shown.append({**files, "failure": None})
     return shown
 
 
@@ -87,11 +92,11 @@ def _encoder_facts(trained: Manifest, checkpoint: str) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _clips_with_maps(encoder: PretrainedEncoder, video: ChosenVideo, size: int, count: int) -> list[ShownClip]:
-    """The clips of a video, each with its maps A and M. Raises InputError where the video cannot be read."""
+def _clips_with_maps(encoder: PretrainedEncoder, video: ChosenVideo, size: int, count: int) -> list[ShownClip] | str:
+    """The clips of a video, each with its maps A and M; or why it cannot be shown, in words that follow its name."""
     read = clips_of(encoder, video.table, count)[video.row]
     if isinstance(read, RspnetError):
-        raise read
+        return f"cannot be read back: {read}"
     pixels = read.frames.to(encoder.device).permute(3, 0, 1, 2)[None]  # (1, 3, U, h, w)
     ready = resize_and_normalise(pixels, size, antialias=encoder.antialias)[0]  # (3, U, S, S)
     batches = _batches(ready, read.clips.to(encoder.device))

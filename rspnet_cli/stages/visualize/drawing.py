@@ -47,7 +47,7 @@ class ShownClip:
         appearance, motion = self.similarity
         key = "itself" if self.key == self.number else f"clip {self.key}"
         start_s, end_s = self.times_s
-        return f"clip {self.number}, {start_s:.2f}-{end_s:.2f} s; similarity to {key}: A {appearance:.2f}, M {motion:.2f}"
+        return f"clip {self.number}, {start_s:.2f}-{end_s:.2f} s; similarity to {key}: A {appearance:.4f}, M {motion:.4f}"
 
     def panels(self, frame: int, side: int, scale: tuple[float, float]) -> list[Picture]:
         """A frame, and the maps A and M over it, each `side` pixels wide. scale: the lowest and the highest value of the colours."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from rspnet_cli.config import ExtractConfig, VisualizeConfig
 from rspnet_cli.devices import num_cpus
 from rspnet_cli.encoder.load import TrainedAs
-from rspnet_cli.errors import InputError
 from rspnet_cli.evaluation.features import StoredVideos
 from rspnet_cli.evaluation.videos import labelled_videos
 from rspnet_cli.files import temporary_folder
@@ -23,7 +22,7 @@ from rspnet_cli.report.choose import balanced
 from rspnet_cli.settings import nearest
 from rspnet_cli.tables import plain_text
 from rspnet_cli.videos.extract_video import store_video
-from rspnet_cli.videos.extraction import Failed, StoredFiles, StoredInfo, StoreLayout, StoreTask, settings_of, store_settings
+from rspnet_cli.videos.extraction import Failed, StoredFiles, StoreLayout, StoreTask, settings_of, store_settings
 from rspnet_cli.videos.frames import FramesTable, frames_of, read_frames
 from rspnet_cli.videos.ids import make_ids
 from rspnet_cli.videos.pool import WorkerPool
@@ -39,6 +38,14 @@ class ChosenVideo:
     row: int
 
 
+@dataclass(frozen=True)
+class NotShown:
+    """What was asked for and cannot be shown. told: as it is called to the user; reason: why, in words that follow this."""
+
+    told: str
+    reason: str
+
+
 @contextmanager
 def chosen_videos(
     typed: Sequence[str],
@@ -48,11 +55,11 @@ def chosen_videos(
     frames: Path | None,
     default_frames: Path | None,
     report: Reporter,
-) -> Iterator[list[ChosenVideo]]:
+) -> Iterator[list[ChosenVideo | NotShown]]:
     """The videos, each once, in the order typed; what files were made into is there until the block ends.
 
     typed: an id, a pattern of ids (`*`, `?`, `[...]`), or a file, in this order; none: `config.count` videos of the set, balanced over
-    classes. Raises InputError for what is none of these, and for a file that cannot be decoded.
+    classes. What is none of these, and a file that cannot be decoded, is there with the reason. Raises InputError.
     """
     table = _table(trained, frames, default_frames, needed=not typed)
     ids = table.ids if table is not None else []
@@ -60,17 +67,20 @@ def chosen_videos(
         rows = balanced(labelled_videos(table).label, config.count, config.seed).tolist()
         yield [ChosenVideo(ids[row], ids[row], table, row) for row in rows]
         return
-    wanted: dict[str | Path, None] = {}  # ids and files, each once
+    wanted: dict[str | Path | NotShown, None] = {}  # ids, files and failures, each once
     for text in typed:
         wanted |= dict.fromkeys(_meant(text, ids))
     files = [item for item in wanted if isinstance(item, Path)]
     names = _names(files, {item for item in wanted if isinstance(item, str)})
     with temporary_folder("rspnet-visualize-") as folder:
         stored = _store(files, _extraction(table, trained), folder, report)
-        chosen = []
+        chosen: list[ChosenVideo | NotShown] = []
         for item in wanted:
-            if isinstance(item, Path):
-                chosen.append(ChosenVideo(names[item], plain_text(str(item)), stored, files.index(item)))
+            if isinstance(item, NotShown):
+                chosen.append(item)
+            elif isinstance(item, Path):
+                made, told = stored[item], plain_text(str(item))
+                chosen.append(NotShown(told, made.reason) if isinstance(made, Failed) else ChosenVideo(names[item], told, made, 0))
             elif table is not None:
                 chosen.append(ChosenVideo(item, item, table, ids.index(item)))
         yield chosen
@@ -91,7 +101,7 @@ def _extraction(table: FramesTable | None, trained: Manifest) -> ExtractConfig:
     return settings_of(table.manifest)
 
 
-def _meant(text: str, ids: Sequence[str]) -> list[str | Path]:
+def _meant(text: str, ids: Sequence[str]) -> list[str | Path | NotShown]:
     if text in ids:
         return [text]
     matching = [video_id for video_id in ids if fnmatchcase(video_id, text)]
@@ -99,10 +109,10 @@ def _meant(text: str, ids: Sequence[str]) -> list[str | Path]:
         return [*matching]
     if os.path.exists(text):  # noqa: PTH110 (Path.exists raises for a name that is too long)
         return [Path(text)]
-    raise InputError(
-        f"--videos {plain_text(text)} is neither a video of the set nor a pattern that one matches nor a file{nearest(text, ids)} Name ids "
-        "as in videos.csv of the extraction, or files."
-    )
+    told = plain_text(text) or '""'
+    return [
+        NotShown(told, f"is neither a video of the set nor a pattern that one matches nor a file{nearest(text, ids).removesuffix('.')}")
+    ]
 
 
 def _names(files: Sequence[Path], taken: set[str]) -> dict[Path, str]:
@@ -113,25 +123,23 @@ def _names(files: Sequence[Path], taken: set[str]) -> dict[Path, str]:
     return {file: made[path] for file, path in paths.items()}
 
 
-def _store(files: Sequence[Path], config: ExtractConfig, folder: Path, report: Reporter) -> StoredFiles:
-    """Store the files as extract stores videos, in worker processes. Raises InputError naming the first that fails."""
-    found: dict[int, StoredInfo] = {}
+def _store(files: Sequence[Path], config: ExtractConfig, folder: Path, report: Reporter) -> dict[Path, StoredFiles | Failed]:
+    """Store each file as extract stores videos, in worker processes."""
+    found: dict[Path, StoredFiles | Failed] = {}
     layout = StoreLayout(config.codec, in_folders=False)
-    targets = [folder / layout.name(str(place)) for place in range(len(files))]
     tasks = [
         StoreTask(
             id=str(place),
             source=os.path.abspath(file),  # noqa: PTH100 (keeps links as they are)
-            target=str(target),
+            target=str(folder / layout.name(str(place))),
             num_frames=None,
             **store_settings(config),
         )
-        for place, (file, target) in enumerate(zip(files, targets, strict=True))
+        for place, file in enumerate(files)
     ]
     with WorkerPool(store_video, num_workers=max(1, min(num_cpus(), len(files))), timeout_s=config.video_timeout_s) as pool:
         for outcome in report.track(pool.outcomes(tasks), total=len(files), unit="files", name="visualize") if files else ():
             result = outcome.result or Failed(str(outcome.failure))
-            if isinstance(result, Failed):
-                raise InputError(f"{plain_text(outcome.task.source)} {result.reason}: name another video.")
-            found[int(outcome.task.id)] = result
-    return StoredFiles(targets, [found[place] for place in range(len(files))])
+            stored = result if isinstance(result, Failed) else StoredFiles([Path(outcome.task.target)], [result])
+            found[files[int(outcome.task.id)]] = stored
+    return found
