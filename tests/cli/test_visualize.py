@@ -10,21 +10,8 @@ from tests.extracted import make_extract
 from tests.pretrained import make_pretrain
 
 KEYS = [
-    *(
-        "sheet",
-        "film",
-        "video",
-        "definition",
-        "pretrain_digest",
-        "checkpoint",
-        "backbone",
-        "head",
-        "clip",
-        "places",
-        "scale",
-        "clips",
-        "failure",
-    ),
+    *("sheet", "film", "video", "definition", "pretrain_digest", "checkpoint", "backbone", "head", "clip", "places", "scale", "clips"),
+    "failure",
 ]
 
 

@@ -219,10 +219,11 @@ def test_queries_that_fail_are_told_and_the_others_are_answered(run: Run, tmp_pa
         "id:": r"is none of the 21 videos of the set",
         f"{file}@7-9": r"has no picture in 00:07.00-00:09.00: its last one is at 00:00.\d\d",
         f"{file}@0.2-0.1": r"is no part of a video: it ends before it begins",
+        '""': r"names no file: type a video file.*",  # nothing between quotes, as of a variable that is not set
         f"{file}@0.1-0.1": r"is no part of a video: it ends before it begins",
     }
     queries = [text for pair in zip(asked, [file, f"id:{name}"] * len(asked), strict=False) for text in pair]
-    found = run.ask(*queries, workers=2)
+    found = run.ask(*("" if text == '""' else text for text in queries), workers=2)
     assert [answer.query for answer in found.answers] == queries
     for answer in found.answers:
         if answer.query in asked:

@@ -216,10 +216,9 @@ def test_what_cannot_be_shown_is_told_and_the_others_are_drawn(trained: Manifest
     assert all(list(video) == ["video", "failure"] for video in shown if video["failure"] is not None)
     assert reasons["v0"].startswith("is neither a video of the set nor a pattern that one matches nor a file; did you mean 'v00")
     assert reasons["x*"] == "is neither a video of the set nor a pattern that one matches nor a file"
-    assert "decode" in reasons[str(broken)] or "read" in reasons[str(broken)]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        f"v00{n}.{kind}" for n in (0, 3) for kind in ("json", "mp4", "png")
-    ]
+    assert reasons[str(broken)].startswith("is not a video file")
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {f"{name}.{kind}" for name in ("v000", "v003") for kind in ("json", "mp4", "png")}
     assert [video["failure"] is None for video in show(trained, tmp_path / "none", *bad)] == [False] * len(bad)
     assert not (tmp_path / "none").exists()
 

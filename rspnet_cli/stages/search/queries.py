@@ -29,7 +29,7 @@ class Query:
 
 def read_query(typed: str, ids: Collection[str]) -> Query:
     """What a query means. ids: of the videos of the set. Nothing is opened here."""
-    text = plain_text(typed)
+    text = plain_text(typed) or '""'
     if typed.startswith(OF_THE_SET):
         name = typed.removeprefix(OF_THE_SET)
         if name in ids:
@@ -37,6 +37,8 @@ def read_query(typed: str, ids: Collection[str]) -> Query:
         hint = nearest(name, ids).removesuffix(".")
         return Query(text, failure=f"is none of the {counted(len(ids), 'video')} of the set{hint}")
     file, span = split_span(typed)
+    if not file:  # as a path it would be the folder one stands in
+        return Query(text, failure="names no file: type a video file, a part of one (FILE@00:12-00:20), or a video of the set (id:NAME)")
     if span is not None and span.end is not None and span.end <= span.start:
         return Query(text, failure="is no part of a video: it ends before it begins")
     return Query(text, source=Path(file), span=span)

@@ -109,10 +109,8 @@ def _meant(text: str, ids: Sequence[str]) -> list[str | Path | NotShown]:
         return [*matching]
     if os.path.exists(text):  # noqa: PTH110 (Path.exists raises for a name that is too long)
         return [Path(text)]
-    told = plain_text(text) or '""'
-    return [
-        NotShown(told, f"is neither a video of the set nor a pattern that one matches nor a file{nearest(text, ids).removesuffix('.')}")
-    ]
+    told, hint = plain_text(text) or '""', nearest(text, ids).removesuffix(".")
+    return [NotShown(told, f"is neither a video of the set nor a pattern that one matches nor a file{hint}")]
 
 
 def _names(files: Sequence[Path], taken: set[str]) -> dict[Path, str]:
