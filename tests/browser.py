@@ -75,20 +75,34 @@ class Page:
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, **place, button="left", clickCount=1)
 
-    def move(self, selector: str) -> dict[str, float]:
-        """The pointer goes to the middle of the first element that is found, which is brought into view."""
-        script = f"""(() => {{
-            const node = document.querySelector({json.dumps(selector)});
-            node.scrollIntoView({{block: "center", behavior: "instant"}});
-            const box = node.getBoundingClientRect();
-            return [box.x + box.width / 2, box.y + box.height / 2];
-        }})()"""
-        self.evaluate(script)
-        self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        x, y = self.evaluate(script)
-        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-        self.evaluate("new Promise((done) => requestAnimationFrame(() => done()))")
-        return {"x": x, "y": y}
+    def move(self, selector: str, across: float = 0.5, down: float = 0.5) -> dict[str, float]:
+        """The pointer goes to a place in the first element that is found (shares of its box), which is brought into view."""
+        node = f"document.querySelector({json.dumps(selector)})"
+        frames = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        place = f"(({{x, y, width, height}}) => [x + width * {across}, y + height * {down}, scrollY])({node}.getBoundingClientRect())"
+        self.evaluate(f"{node}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+        # Sections are laid out as they come into view, which moves and scrolls the others: again until all stands still.
+        for _ in range(50):
+            self.evaluate(frames)
+            x, y, _ = before = self.evaluate(place)
+            self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+            self.evaluate(frames)
+            if self.evaluate(place) == before:
+                return {"x": x, "y": y}
+        raise AssertionError(f"{selector} does not stand still")
+
+    def choose(self, selector: str, label: str) -> None:
+        """Another option of a select, by the arrow keys, as from a keyboard."""
+        box = f"document.querySelector({json.dumps(selector)})"
+        names = self.evaluate(f"[...{box}.options].map((option) => option.label)")
+        document = self.call("DOM.getDocument", depth=0)["root"]["nodeId"]
+        self.call("DOM.focus", nodeId=self.call("DOM.querySelector", nodeId=document, selector=selector)["nodeId"])
+        steps = names.index(label) - self.evaluate(f"{box}.selectedIndex")
+        key, code = ("ArrowDown", 40) if steps > 0 else ("ArrowUp", 38)
+        for _ in range(abs(steps)):
+            for kind in ("rawKeyDown", "keyUp"):
+                self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+        assert self.evaluate(f"{box}.selectedOptions[0].label") == label, "the arrow keys chose it"
 
     def size(self, width: int, height: int, *, dark: bool = False) -> None:
         """The window's size and the user's colour scheme."""
