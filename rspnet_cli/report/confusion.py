@@ -19,6 +19,7 @@ from rspnet_cli.report.html import Html, data_block, element, join, name, number
 KEY, TITLE = "confusion", "Confusion"
 # More names than this cannot be read beside a matrix: the tip and the table say them.
 MAX_NAMES = 40
+_MARGIN, _SIDE, _FONT = 112.0, 320.0, 11.0
 
 
 def confusion(found: Found) -> Section | LeftOut:
@@ -75,14 +76,22 @@ def _by_likeness(counts: np.ndarray) -> list[int]:
     return [int(label) for label in np.argsort(vector if vector[0] <= 0 else -vector, kind="stable")]
 
 
+def _names(place: int, words: str, cell: float) -> tuple[Html, Html]:
+    """A class's name beside its row and below its column, upwards; the script moves both."""
+    shown, size = shortened(words, 16), f"font-size: {min(_FONT, 0.95 * cell):.1f}px"
+    middle = (place + 0.5) * cell + 3
+    row = element("text", shown, x=_MARGIN - 5, y=4 + middle, class_="end", style=size, data_row=place)
+    upwards = f"translate({_MARGIN + middle:.2f} {4 + _SIDE + 5:g}) rotate(-90)"
+    return row, element("text", shown, transform=upwards, class_="end", style=size, data_column=place)
+
+
 def confusion_figure(key: str, title: str, names: Sequence[str], counts: np.ndarray, command: str) -> Html:
     """A matrix whose rows and columns the page's script sorts, with every pair that occurs in its table. counts: (N, N) int64."""
     size = len(names)
     totals = counts.sum(axis=1)
     named = size <= MAX_NAMES
-    margin = 96.0 if named else 4.0
-    cell = 320.0 / size
-    # In the order by name of the class numbers; the script moves rows and columns.
+    margin = _MARGIN if named else 4.0
+    cell = _SIDE / size
     parts = [element("rect", x=margin, y=4.0, width=cell * size, height=cell * size, class_="frame")]
     for true, guess in np.argwhere(counts > 0).tolist():
         count = int(counts[true, guess])
@@ -102,13 +111,11 @@ def confusion_figure(key: str, title: str, names: Sequence[str], counts: np.ndar
             )
         )
     if named:
-        parts += [
-            element("text", shortened(label, 16), x=margin - 5, y=4 + (place + 0.5) * cell + 3, class_="end", data_row=place)
-            for place, label in enumerate(names)
-        ]
-    drawing = svg(parts, width=margin + 324, height=328, title=title, key=key, class_="matrix")
+        parts += [label for place, words in enumerate(names) for label in _names(place, words, cell)]
+    height = 4 + _SIDE + (_MARGIN if named else 4)
+    drawing = svg(parts, width=margin + _SIDE + 4, height=height, title=title, key=key, class_="matrix")
     sortings = orders(names, counts)
-    data = {"names": list(names), "totals": totals.tolist(), "orders": sortings, "cell": cell, "left": margin, "top": 4.0}
+    data = {"names": list(names), "totals": totals.tolist(), "orders": sortings, "cell": cell, "left": margin, "top": 4.0, "side": _SIDE}
     choice = element(
         "label", "Sort by ", element("select", *(element("option", title) for title in sortings), class_="order"), class_="script"
     )

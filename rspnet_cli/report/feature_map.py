@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -13,7 +15,7 @@ from rspnet_cli.report.clips import clip_class
 from rspnet_cli.report.commands import command_of
 from rspnet_cli.report.figure import Cell, LeftOut, Section, Table, figure, numbers, svg
 from rspnet_cli.report.found import Found
-from rspnet_cli.report.html import data_block, element, join, name, number
+from rspnet_cli.report.html import Html, data_block, element, join, name, number
 
 KEY, TITLE = "map", "Map of the videos"
 # t-SNE of 4,000 videos takes about as long as all the rest of a report of UCF101's size; a page with more points is slow.
@@ -21,7 +23,15 @@ MAX_VIDEOS = 4000
 MAX_CLIPS = 500
 _NEIGHBOUR_DIMENSIONS = 50  # what t-SNE gets: its usual input, and quicker than all channels
 _SIZE = 560.0
-_COLOUR_STEP_DEGREES = 137.508  # golden angle: neighbouring class numbers get far hues, however many there are
+_PERPLEXITY = 30.0
+# So many classes have a colour that an eye tells from all others: any two of these are at least 0.18 apart in OKLab, and all of them stand
+# out on light and on dark paper (lightness 0.50 to 0.74).
+_COLOURS = (
+    *("#0078b4", "#ff4b00", "#00872d", "#ff0fa5", "#c3a54b", "#5a1eff"),
+    *("#00c3c3", "#965a0f", "#a596ff", "#2dc300", "#963c87", "#c300ff"),
+)
+_NO_CLASS = "#888"
+_COLOUR_STEP_DEGREES = 137.508  # golden angle: of more classes, neighbours in the order of names get far hues
 
 
 def feature_map(found: Found, neighbours: pd.DataFrame | None, *, seed: int) -> Section | LeftOut:
@@ -36,18 +46,20 @@ def feature_map(found: Found, neighbours: pd.DataFrame | None, *, seed: int) -> 
     shown = np.sort(rows[balanced(table.label[rows], MAX_VIDEOS, seed)])
     places, explained = principal_components(table.features[shown], _NEIGHBOUR_DIMENSIONS)
     maps = {"t-SNE": neighbour_map(places, seed), "PCA": places[:, :2]}
-    layouts = {title: _on_canvas(points) for title, points in maps.items()}
+    # With too few videos for its usual perplexity t-SNE ties them in knots.
+    order = ("t-SNE", "PCA") if len(shown) > 3 * _PERPLEXITY else ("PCA", "t-SNE")
+    layouts = {title: _on_canvas(maps[title]) for title in order}
     labels, ids = table.label[shown], [str(item) for item in table.videos["id"].to_numpy(dtype=object)[shown]]
     sources = [str(item) for item in table.videos["source"].to_numpy(dtype=object)[shown]]
     names = [str(item) for item in table.videos["label_name"].to_numpy(dtype=object)[shown]]
     nearest = _nearest(neighbours)
-    first = layouts["t-SNE"]
+    classes = sorted(set(names) - {""}, key=str.casefold)
+    colours = {"": _NO_CLASS} | {label: _colour(place, len(classes)) for place, label in enumerate(classes)}
     circles = (
-        element("circle", cx=x, cy=y, r=4, fill=_colour(label), data_i=place)
-        for place, ((x, y), label) in enumerate(zip(first.tolist(), labels.tolist(), strict=True))
+        element("circle", cx=x, cy=y, r=4, fill=colours[label], data_i=place)
+        for place, ((x, y), label) in enumerate(zip(layouts[order[0]].tolist(), names, strict=True))
     )
     drawing = svg(circles, width=_SIZE, height=_SIZE, title=TITLE, key=KEY, class_="map")
-    classes = sorted(set(names) - {""}, key=str.casefold)
     data = {
         "ids": ids,
         "class_names": classes,
@@ -71,14 +83,22 @@ def feature_map(found: Found, neighbours: pd.DataFrame | None, *, seed: int) -> 
         for video_id, source, label, places in zip(ids, sources, names, figures.tolist(), strict=True)
     ]
     note = (
-        f"{number(len(shown))} {which}{_sampled(len(rows), len(shown))}, coloured by class. Hover or tap a point for its clip. The first "
-        f"two principal components hold {explained[:2].sum():.0%} of the variance; t-SNE keeps neighbours together, distances between "
-        "groups mean little. Both see L2-normalised features."
+        f"{number(len(shown))} {which}{_sampled(len(rows), len(shown))}{_coloured(len(classes))}. The first two principal components hold "
+        f"{explained[:2].sum():.0%} of the variance; t-SNE keeps neighbours together, distances between groups mean little. Both see "
+        "L2-normalised features."
     )
     body = figure(
         "map-figure",
         "Features of the test videos",
-        join((element("p", *controls, class_="script"), drawing, data_block(data, class_="map-data"))),
+        join(
+            (
+                element("p", *controls, class_="script"),
+                _hint(),
+                _legend(classes, names, colours),
+                drawing,
+                data_block(data, class_="map-data"),
+            )
+        ),
         table=Table(header, cells, numbers(header, 0, 1, 2, 3)),
         commands=[command_of(manifest, found.path)],
         note=note,
@@ -141,7 +161,7 @@ def neighbour_map(places: np.ndarray, seed: int) -> np.ndarray:
     """(n, 2) t-SNE of principal components."""
     from sklearn.manifold import TSNE
 
-    perplexity = min(30.0, (len(places) - 1) / 3)
+    perplexity = min(_PERPLEXITY, (len(places) - 1) / 3)
     return np.asarray(TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(places), np.float64)
 
 
@@ -154,8 +174,30 @@ def _on_canvas(points: np.ndarray) -> np.ndarray:
     return np.asarray(placed)
 
 
-def _colour(label: int) -> str:
-    if label < 0:
-        return "#888"
+def _colour(place: int, classes: int) -> str:
+    """The colour of a class by its place in the order of names."""
+    if classes <= len(_COLOURS):
+        return _COLOURS[place]
     # Three lightnesses in turn help where hues come close.
-    return f"hsl({label * _COLOUR_STEP_DEGREES % 360:.0f} 65% {(48, 60, 38)[label % 3]}%)"
+    return f"hsl({place * _COLOUR_STEP_DEGREES % 360:.0f} 65% {(48, 60, 38)[place % 3]}%)"
+
+
+def _coloured(classes: int) -> str:
+    """What the colours mean, as the end of a sentence."""
+    if classes <= len(_COLOURS):
+        return ", coloured by class" if classes else ""
+    return f", coloured by class; {number(classes)} colours cannot all be told apart, so point at one or choose a class to be sure"
+
+
+def _legend(classes: Sequence[str], names: Sequence[str], colours: Mapping[str, str]) -> Html | None:
+    """The colour of every class, as long as they can be told apart."""
+    if not 0 < len(classes) <= len(_COLOURS):
+        return None
+    entries = [(label, name(label)) for label in classes] + ([("", "no class")] if "" in names else [])
+    marks = (element("span", element("i", class_="swatch", style=f"background: {colours[label]}"), " ", shown) for label, shown in entries)
+    return element("p", *marks, class_="legend")
+
+
+def _hint() -> Html:
+    """Where the script says what a point tells: how many clips there is room for is known when the page is made."""
+    return element("p", class_="script note hint")

@@ -106,28 +106,39 @@
     chart.addEventListener("pointerleave", () => { cross.style.visibility = "hidden"; hide(); });
   }
 
-  // Confusion matrices: counts in the tip, rows and columns in the chosen order.
+  // Confusion matrices: counts in the tip, of empty cells too; rows and columns in the chosen order.
   for (const matrix of all("svg.matrix")) {
     const figure = matrix.closest("figure");
     const data = JSON.parse(figure.querySelector(".matrix-data").textContent);
+    const counts = new Map(all("rect[data-n]", matrix).map(({ dataset }) => [`${dataset.t},${dataset.g}`, Number(dataset.n)]));
+    const order = figure.querySelector(".order");
     const tell = (event) => {
-      const { t, g, n } = event.target.dataset;
-      if (n === undefined) return hide();
-      const share = ((100 * n) / data.totals[t]).toFixed(1);
-      show(event, [data.names[t], t === g ? "right" : `taken for ${data.names[g]}`, `${n} of ${data.totals[t]} (${share} %)`]);
+      const box = matrix.getBoundingClientRect();
+      const scale = matrix.viewBox.baseVal.width / box.width;
+      const column = Math.floor(((event.clientX - box.left) * scale - data.left) / data.cell);
+      const row = Math.floor(((event.clientY - box.top) * scale - data.top) / data.cell);
+      const classes = data.orders[order.value];
+      if (Math.min(row, column) < 0 || Math.max(row, column) >= classes.length) return hide();
+      const [t, g] = [classes[row], classes[column]];
+      const n = counts.get(`${t},${g}`) ?? 0;
+      const share = data.totals[t] ? ` (${((100 * n) / data.totals[t]).toFixed(1)} %)` : "";
+      show(event, [data.names[t], t === g ? "right" : `taken for ${data.names[g]}`, `${n} of ${data.totals[t]}${share}`]);
     };
     matrix.addEventListener("pointermove", tell);
     matrix.addEventListener("pointerdown", tell);
     matrix.addEventListener("pointerleave", hide);
-    const order = figure.querySelector(".order");
     order.addEventListener("change", () => {
       const place = [];
       data.orders[order.value].forEach((label, position) => { place[label] = position; });
+      const middle = (label) => (place[label] + 0.5) * data.cell + 3;
       for (const cell of all("rect[data-n]", matrix)) {
         cell.setAttribute("x", data.left + place[cell.dataset.g] * data.cell);
         cell.setAttribute("y", data.top + place[cell.dataset.t] * data.cell);
       }
-      for (const label of all("text[data-row]", matrix)) label.setAttribute("y", data.top + (place[label.dataset.row] + 0.5) * data.cell + 3);
+      for (const label of all("text[data-row]", matrix)) label.setAttribute("y", data.top + middle(label.dataset.row));
+      for (const label of all("text[data-column]", matrix)) {
+        label.setAttribute("transform", `translate(${data.left + middle(label.dataset.column)} ${data.top + data.side + 5}) rotate(-90)`);
+      }
     });
   }
 
@@ -137,6 +148,9 @@
     const data = JSON.parse(figure.querySelector(".map-data").textContent);
     const circles = all("circle", map);
     const named = (index) => data.class_names[data.classes[index]] ?? "";
+    const points = data.ids.length, played = data.clips.filter((clip) => clips.has(clip)).length;
+    const some = played < points ? `, and for its clip where there is one (${played.toLocaleString("en")} of ${points.toLocaleString("en")} points)` : " and its clip";
+    figure.querySelector(".hint").textContent = `Hover or tap a point for its name${played ? some : ""}.`;
     const tell = (event) => {
       const index = event.target.dataset.i;
       if (index === undefined) return hide();

@@ -206,6 +206,13 @@ def test_the_map_has_every_test_video_and_the_clips_are_those_that_are_there(mad
     assert len(inside["ids"]) == len(figure.findall(".//circle")) == TEST
     assert {inside["class_names"][label] for label in inside["classes"]} == set(AS_SHOWN)
     assert all(len(places) == 2 * TEST for places in inside["layouts"].values())
+    legend = figure.find(".//p[@class='legend']")
+    assert legend is not None
+    colours = {words(entry).strip(): (entry[0].get("style") or "").removeprefix("background: ") for entry in legend}
+    assert list(colours) == inside["class_names"]
+    assert len(set(colours.values())) == 3
+    drawn = [circle.get("fill") for circle in figure.findall(".//circle")]
+    assert drawn == [colours[inside["class_names"][label]] for label in inside["classes"]]
     assert np.isfinite([value for places in inside["layouts"].values() for value in places]).all()
     clips = json.loads(by_id(tree, "clips").text or "")
     assert set(inside["clips"]) <= set(clips)
@@ -492,7 +499,19 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         yield tab
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1200, False), (1200, True), (390, False)])
+SHOWN = {
+    "clips": "#neighbours",
+    "table": "#classes",
+    "matrix": "#confusion-knn",
+    "map": "#map-figure",
+    "curves": "#done-loss",
+    "lineage": "#lineage .recipe",
+}
+"""What the screenshots show, each in the middle."""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1200, 390])
 def test_a_browser_shows_it_without_a_request_or_a_complaint(made: Written, page: Page, tmp_path: Path, width: int, dark: bool) -> None:
     page.requests.clear()
     page.errors.clear()
@@ -507,9 +526,36 @@ def test_a_browser_shows_it_without_a_request_or_a_complaint(made: Written, page
     assert shown.startswith('url("data:image/jpeg;base64,')
     folder = Path(os.environ.get("RSPNET_TEST_SCREENSHOTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
-    page.screenshot(folder / f"report-{width}{'-dark' if dark else ''}.png")
+    for name, selector in SHOWN.items():
+        page.move(selector)
+        page.screenshot(folder / f"report-{name}-{width}{'-dark' if dark else ''}.png")
     assert page.errors == []
     assert {address for address in page.requests if not address.startswith("data:")} == {made.path.resolve().as_uri()}
+
+
+# The height of a table's first cell beside that of one line of its text, and the width of its box beside that of the page.
+CELL = """(selector, text) => {
+    const cell = document.querySelector(selector);
+    cell.textContent = text;
+    const box = cell.getBoundingClientRect(), line = parseFloat(getComputedStyle(cell).lineHeight);
+    const room = cell.closest(".scroll");
+    return {lines: Math.floor(box.height / line), width: box.width, stands: room.getBoundingClientRect().right <= innerWidth};
+}"""
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize("selector", ["#classes td", "#lineage .recipe td"])
+def test_names_in_a_table_are_whole_words_and_hostile_ones_do_not_blow_it_up(made: Written, page: Page, width: int, selector: str) -> None:
+    page.size(width, 800)
+    page.open(made.path)
+    for name in ("Walk", "ApplyEyeMakeup", "NameAAAAction", "moco.queue_size"):
+        cell = page.evaluate(f"({CELL})({json.dumps(selector)}, {json.dumps(name)})")
+        assert cell["lines"] == 1, name
+    cell = page.evaluate(f"({CELL})({json.dumps(selector)}, {json.dumps('A' * 400)})")
+    assert cell["lines"] > 3
+    assert 80 < cell["width"] <= 0.62 * width
+    assert cell["stands"], "the table scrolls in a box of its own"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_in_a_browser_tables_matrices_and_maps_answer(made: Written, page: Page) -> None:
@@ -528,33 +574,62 @@ def test_in_a_browser_tables_matrices_and_maps_answer(made: Written, page: Page)
     page.click("#classes th:nth-child(1) button")
     assert page.evaluate(column) == rising[::-1]
     assert sorted(rising) == sorted(AS_SHOWN)
-    # The matrix tells its counts and moves its cells.
-    page.move("#confusion-knn rect[data-n]")
-    cell = page.evaluate("({...document.querySelector('#confusion-knn rect[data-n]').dataset})")
-    assert f"{cell['n']} of " in tip()
-    assert any(label in tip() for label in AS_SHOWN)
-    places = "[...document.querySelectorAll('#confusion-knn rect[data-n]')].map((cell) => cell.getAttribute('y'))"
-    before = page.evaluate(places)
-    page.evaluate(
-        "(() => { const order = document.querySelector('#confusion-knn .order'); order.value = 'worst first';"
-        "order.dispatchEvent(new Event('change')); })()"
-    )
-    worst = data(by_id(parse(made.path), "confusion-knn"), "matrix-data")["orders"]["worst first"]
-    moved = page.evaluate("Number(document.querySelector('#confusion-knn rect[data-n]').getAttribute('y'))")
-    assert moved == pytest.approx(4 + worst.index(int(cell["t"])) * 320 / 3, abs=0.01)
-    assert len(before) == len(page.evaluate(places))
+    # The matrix tells the counts of every cell, also of the empty ones, in whatever order its rows and columns are.
+    inside = data(by_id(parse(made.path), "confusion-knn"), "matrix-data")
+    cells = by_id(parse(made.path), "confusion-knn").findall(".//rect[@data-n]")
+    counts = {(int(cell.get("data-t", "")), int(cell.get("data-g", ""))): int(cell.get("data-n", "")) for cell in cells}
+    assert len(counts) < 9, "there are empty cells"
+    for order in ("class number", "worst first", "name"):
+        page.choose("#confusion-knn .order", order)
+        classes = inside["orders"][order]
+        for row, true in enumerate(classes):
+            for place, guess in enumerate(classes):
+                page.move("#confusion-knn .frame", (place + 0.3) / 3, (row + 0.7) / 3)
+                first, second, last = tip().split("\n")
+                assert first == inside["names"][true]
+                assert second == ("right" if true == guess else f"taken for {inside['names'][guess]}")
+                assert last.startswith(f"{counts.get((true, guess), 0)} of {inside['totals'][true]} (")
+        middles = (
+            "[...document.querySelectorAll('#confusion-knn SELECTOR')].map((node) => { const box = node.getBoundingClientRect();"
+            "return [box.x + box.width / 2, box.y + box.height / 2]; })"
+        )
+        frame = page.evaluate(middles.replace("SELECTOR", ".frame"))[0]
+        rows = page.evaluate(middles.replace("SELECTOR", "text[data-row]"))
+        columns = page.evaluate(middles.replace("SELECTOR", "text[data-column]"))
+        assert sorted(range(3), key=lambda label: rows[label][1]) == classes, "names beside the rows"
+        assert sorted(range(3), key=lambda label: columns[label][0]) == classes, "and below the columns"
+        assert all(x < frame[0] for x, _ in rows)
+        assert all(y > frame[1] for _, y in columns)
     # The map plays a clip, moves to the other layout, and shows one class alone.
     page.move("#map circle")
     assert page.evaluate("document.querySelector('#tip .clip').getAnimations()[0].playState") == "running"
     first = data(by_id(parse(made.path), "map-figure"), "map-data")
     assert first["ids"][0] in tip() or any(name in tip() for name in first["ids"])
-    page.evaluate("(() => { const box = document.querySelector('.layout'); box.value = 'PCA'; box.dispatchEvent(new Event('change')); })()")
-    assert float(page.evaluate("document.querySelector('#map circle').getAttribute('cx')")) == first["layouts"]["PCA"][0]
-    page.evaluate(
-        "(() => { const box = document.querySelector('.pick'); box.selectedIndex = 1; box.dispatchEvent(new Event('change')); })()"
-    )
-    assert page.evaluate("document.querySelectorAll('#map circle.faint').length") == TEST - first["classes"].count(0)
+    assert page.evaluate("document.querySelector('.hint').textContent") == "Hover or tap a point for its name and its clip."
+    place = "Number(document.querySelector('#map circle').getAttribute('cx'))"
+    assert page.evaluate(place) == pytest.approx(first["layouts"]["PCA"][0], abs=0.06), "few points: the components first"
+    page.choose(".layout", "t-SNE")
+    assert page.evaluate(place) == first["layouts"]["t-SNE"][0] != first["layouts"]["PCA"][0]
+    page.choose(".pick", first["class_names"][1])
+    assert page.evaluate("document.querySelectorAll('#map circle.faint').length") == TEST - first["classes"].count(1)
+    page.choose(".pick", "all classes")
+    assert page.evaluate("document.querySelectorAll('#map circle.faint').length") == 0
     # A chart tells the values at the pointer.
     page.move("#recall svg")
     assert "this encoder: " in tip()
     assert page.errors == []
+
+
+def test_the_map_says_how_many_points_have_a_clip(made: Written, work: Path, page: Page) -> None:
+    bare = report(work, out=work / "bare.html", max_bytes=1)
+    some = report(work, out=work / "some.html", max_bytes=(bare.bytes + made.bytes) // 2)
+    played = len(
+        set(data(by_id(parse(some.path), "map-figure"), "map-data")["clips"]) & set(json.loads(by_id(parse(some.path), "clips").text or ""))
+    )
+    assert 0 < played < TEST
+    for path, words_of_it in (
+        (bare.path, "Hover or tap a point for its name."),
+        (some.path, f"Hover or tap a point for its name, and for its clip where there is one ({played} of {TEST} points)."),
+    ):
+        page.open(path)
+        assert page.evaluate("document.querySelector('.hint').textContent") == words_of_it
