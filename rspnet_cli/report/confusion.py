@@ -78,7 +78,7 @@ def _by_likeness(counts: np.ndarray) -> list[int]:
 
 def _names(place: int, words: str, cell: float) -> tuple[Html, Html]:
     """A class's name beside its row and below its column, upwards; the script moves both."""
-    shown, size = shortened(words, 16), f"font-size: {min(_FONT, 0.95 * cell):.1f}px"
+    shown, size = shortened(words, 15), f"font-size: {min(_FONT, 0.95 * cell):.1f}px"
     middle = (place + 0.5) * cell + 3
     row = element("text", shown, x=_MARGIN - 5, y=4 + middle, class_="end", style=size, data_row=place)
     upwards = f"translate({_MARGIN + middle:.2f} {4 + _SIDE + 5:g}) rotate(-90)"
