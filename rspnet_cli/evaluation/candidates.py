@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, ContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,7 +26,7 @@ may belong to the top k of the piece and reach the floor, and a few more. The ga
 """
 
 
-def candidates_on(device: str) -> ContextManager[Candidates]:
+def candidates_on(device: str) -> AbstractContextManager[Candidates]:
     """The search for candidates in NumPy ("cpu"; any thread may call it), or on a torch device (one thread)."""
     return nullcontext(_in_numpy()) if device == "cpu" else _in_torch(device)
 
@@ -92,4 +92,4 @@ def _column_blocks(num_videos: int, k: int) -> tuple[int, int]:
 
 def _limit(floor: np.ndarray, slack: np.ndarray) -> np.ndarray:
     """What a similarity must reach, (B,) float32, rounded down."""
-    return np.nextafter((floor - slack).astype(np.float32), np.float32(-np.inf))
+    return np.asarray(np.nextafter((floor - slack).astype(np.float32), np.float32(-np.inf)))

@@ -13,17 +13,22 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from rspnet_cli.evaluation.candidates import Candidates, candidates_on
+from rspnet_cli.evaluation.candidates import candidates_on
 
 QUERY_BLOCK = 256
 GALLERY_PIECE = 16384  # with QUERY_BLOCK: 16 MiB of similarities per thread, which a CPU's cache still holds
 _DECIMALS = 12  # float64 rounds near 1e-15: cosines that differ by less than 1e-12 count as equal
 _ROUNDING = 2.0**-24  # of float32, relative
-_ROWS = 128  # vectors that are worked on at once in float64: 512 KiB of 512 channels, which a core's own cache holds
-_SAMPLE = 4096  # gallery videos whose mean all others are compared by
+_ROWS = 64  # vectors that are worked on at once in float64: 256 KiB of 512 channels, which a core keeps at hand
+_SAMPLE = 4096  # gallery videos whose mean is the middle
+_SMALL_BLOCK = 64  # queries: with fewer at once a product reads the gallery more than it multiplies
+
+# (function of a block, blocks) -> their results, in order
+_Map = Callable[[Callable[[slice], None], Iterable[slice]], Iterable[None]]
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,8 @@ def nearest(
 
     queries: (Q, C), gallery: (N, C) float32, finite. A zero vector is at similarity 0 to everything. query_groups (Q,) and
     gallery_groups (N,) int: a gallery video of the query's own group is left out; at least k others must remain. device: "cpu" (as many
-    threads as NumPy's matrix product would take), or where torch multiplies. track: wraps the loop over blocks of QUERY_BLOCK queries,
-    each compared with GALLERY_PIECE videos (progress). Memory: a copy of the queries, the result, and a few pieces.
+    threads as NumPy's matrix product would take), or where torch multiplies. track: wraps the loop over blocks of queries and
+    pieces of the gallery (progress). Memory: a copy of the queries, the result, a piece of the gallery and 20 MiB for each thread.
     """
     assert (query_groups is None) == (gallery_groups is None)
     queries, gallery = (np.asarray(side, np.float32) for side in (queries, gallery))
@@ -78,8 +83,18 @@ def nearest(
     ours.fast[:, -1] = 1
     index = np.zeros((len(queries), k), np.int64)
     similarity = np.full((len(queries), k), -np.inf)
-    blocks = [slice(start, start + QUERY_BLOCK) for start in range(0, len(queries), QUERY_BLOCK)]
-    pieces = [slice(start, start + GALLERY_PIECE) for start in range(0, len(gallery), GALLERY_PIECE)]
+
+    def search(theirs: _Vectors, slack: np.ndarray, piece: slice, rows: slice) -> None:
+        """Put what a piece of the gallery has among the k best of a block of queries."""
+        excluded = None
+        if query_groups is not None and gallery_groups is not None:
+            excluded = query_groups[rows, None] == gallery_groups[piece]  # (B, n)
+        # The k-th best so far; -8 lies below every fast similarity, and above the -inf of those excluded.
+        floor = np.maximum(similarity[rows, -1] - ours.along[rows], -8)
+        found, columns = candidates(ours.fast[rows], theirs.fast, excluded, floor, slack[rows], k)
+        if len(found):
+            exact = _cosines(ours, theirs, rows.start + found, columns)
+            _keep_best(index[rows], similarity[rows], found, piece.start + columns, exact)
 
     def searched() -> Iterator[None]:
         """Every block in every piece; the pieces one after the other, so that ties come in the gallery's order."""
@@ -90,21 +105,11 @@ def nearest(
             # Each side of a comparison is off by at most C + 1 roundings of its terms' sizes; 15 more are for the inputs'.
             sizes = ours.distance * theirs.distance.max() + np.abs(bias).max()
             slack = 2 * (queries.shape[1] + 16) * _ROUNDING * sizes + 2 * 10.0**-_DECIMALS
+            yield from in_threads(partial(search, theirs, slack, piece), blocks)
 
-            def search(rows: slice, piece: slice = piece, theirs: _Vectors = theirs, slack: np.ndarray = slack) -> None:
-                excluded = None
-                if query_groups is not None and gallery_groups is not None:
-                    excluded = query_groups[rows, None] == gallery_groups[piece]  # (B, n)
-                # The k-th best so far; -8 lies below every fast similarity, and above the -inf of those excluded.
-                floor = np.maximum(similarity[rows, -1] - ours.along[rows], -8)
-                found = candidates(ours.fast[rows], theirs.fast, excluded, floor, slack[rows], k)
-                if len(found[0]):
-                    exact = _cosines(ours, theirs, found[0] + rows.start, found[1])
-                    _keep_best(index[rows], similarity[rows], *found, exact, piece.start)
-
-            yield from pool_map(search, blocks)
-
-    with candidates_on(device) as candidates, _threads(1 if device != "cpu" else len(blocks)) as pool_map:
+    with candidates_on(device) as candidates, _threads(device, len(queries)) as (threads, in_threads):
+        blocks = _slices(len(queries), min(QUERY_BLOCK, max(_SMALL_BLOCK, -(-len(queries) // threads))))
+        pieces = _slices(len(gallery), GALLERY_PIECE)
         for _ in zip(track(range(len(pieces) * len(blocks))), searched(), strict=True):
             pass
     assert np.isfinite(similarity).all(), "every query needs at least k gallery videos"
@@ -112,23 +117,29 @@ def nearest(
 
 
 @contextmanager
-def _threads(most: int) -> Iterator[Callable[[Callable[[slice], None], Iterable[slice]], Iterator[None]]]:
-    """`map` over as many threads as NumPy's matrix product would use (at most `most`), where each multiplies by itself.
+def _threads(device: str, num_queries: int) -> Iterator[tuple[int, _Map]]:
+    """How many threads, and a `map` over them: as many as NumPy's matrix product would use, each of which multiplies by itself.
 
-    A product on all cores leaves the steps around it on one.
+    A product on all cores would leave the steps around it on one.
     """
     from threadpoolctl import ThreadpoolController
 
-    blas = ThreadpoolController().select(user_api="blas")
-    threads = min(most, max((library.num_threads for library in blas.lib_controllers), default=1))
-    if threads <= 1:
-        yield map
+    threads = 1
+    if device == "cpu" and num_queries > _SMALL_BLOCK:
+        blas = ThreadpoolController().select(user_api="blas")
+        threads = max((library.num_threads for library in blas.lib_controllers), default=1)
+    if threads == 1:
+        yield 1, map
         return
     with blas.limit(limits=1), ThreadPoolExecutor(threads) as pool:
         try:
-            yield pool.map
+            yield threads, pool.map
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # after an interrupt
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def _mean_unit(vectors: np.ndarray) -> np.ndarray:
@@ -164,23 +175,29 @@ def _cosines(queries: _Vectors, gallery: _Vectors, rows: np.ndarray, columns: np
     """The cosines (P,) float64 of pairs of a query and a gallery video; rows ascend."""
     products = np.empty(len(rows))
     channels = gallery.values.shape[1]
-    given, wide = np.empty((_ROWS, channels), np.float32), np.empty((_ROWS, channels))
+    given, wide, query = np.empty((_ROWS, channels), np.float32), _aligned(_ROWS, channels), _aligned(1, channels)
     starts = np.flatnonzero(np.diff(rows, prepend=-1))
     for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=True):
-        query = queries.values[rows[start]].astype(np.float64)
+        query[0] = queries.values[rows[start]]
         for first in range(start, end, _ROWS):
-            last = min(first + _ROWS, end)
-            theirs = wide[: last - first]
-            theirs[...] = np.take(gallery.values, columns[first:last], axis=0, out=given[: last - first], mode="clip")
-            # A sum along each row, not a matrix product: its order depends on C alone, so equal videos get equal values.
-            np.einsum("ij,j->i", theirs, query, out=products[first:last])
-    return np.round(products / (gallery.length[columns] * queries.length[rows]), _DECIMALS)
+            count = min(first + _ROWS, end) - first
+            wide[:count] = np.take(gallery.values, columns[first : first + count], axis=0, out=given[:count], mode="clip")
+            # One inner product for each pair (a stack of 1 x C times C x 1), not a matrix product: the order of its sum depends on C alone,
+            # so equal videos get equal values.
+            np.matmul(wide[:count, None], query.T, out=products[first : first + count, None, None])
+    return np.asarray(np.round(products / (gallery.length[columns] * queries.length[rows]), _DECIMALS))
 
 
-def _keep_best(
-    index: np.ndarray, similarity: np.ndarray, rows: np.ndarray, columns: np.ndarray, exact: np.ndarray, piece_start: int
-) -> None:
-    """Put pairs of a later piece of the gallery, in the order of rows and columns, among the k best of every row, (B, k), in place."""
+def _aligned(rows: int, channels: int) -> np.ndarray:
+    """(rows, channels) float64, not yet set, each row at a multiple of 64 bytes: where one begins can decide the order of its sum."""
+    width = -(-channels // 8) * 8
+    memory = np.empty(rows * width + 7)
+    first = -memory.ctypes.data % 64 // 8
+    return memory[first : first + rows * width].reshape(rows, width)[:, :channels]
+
+
+def _keep_best(index: np.ndarray, similarity: np.ndarray, rows: np.ndarray, found: np.ndarray, exact: np.ndarray) -> None:
+    """Put gallery videos behind those so far, in the order of rows and videos, among the k best of every row, (B, k), in place."""
     num_rows, k = index.shape
     counts = np.bincount(rows, minlength=num_rows)  # (B,)
     place = k + np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)
@@ -189,7 +206,7 @@ def _keep_best(
     of_all[rows, place] = exact
     videos = np.zeros(of_all.shape, np.int64)
     videos[:, :k] = index
-    videos[rows, place] = columns + piece_start
+    videos[rows, place] = found
     order = np.argsort(-of_all, axis=1, kind="stable")[:, :k]  # of equal ones the first: the lower index
     index[:] = np.take_along_axis(videos, order, axis=1)
     similarity[:] = np.take_along_axis(of_all, order, axis=1)

@@ -16,7 +16,7 @@ from rspnet_cli.evaluation.features_file import FeatureTable, read_features
 from rspnet_cli.evaluation.gallery import gallery_kind, refuse_other_split
 from rspnet_cli.evaluation.intervals import mean_interval
 from rspnet_cli.evaluation.protocol import choose_protocol, listed, split_rows
-from rspnet_cli.evaluation.retrieval import QUERY_BLOCK, Neighbours, chance_recall, nearest, recall_hits
+from rspnet_cli.evaluation.retrieval import Neighbours, chance_recall, nearest, recall_hits
 from rspnet_cli.files import write_atomic
 from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.progress import Reporter
@@ -139,7 +139,7 @@ def _find(table: FeatureTable, search: Search, k: int, device: str, report: Repo
         table.features[search.gallery],
         k=k,
         device=device,
-        track=lambda starts: report.track(starts, total=len(starts), unit=f"blocks of {QUERY_BLOCK} queries", name="eval-retrieval"),
+        track=lambda steps: report.track(steps, total=len(steps), unit="blocks", name="eval-retrieval"),
         **groups,
     )
 

@@ -54,8 +54,10 @@ def features(videos: int, seed: int) -> np.ndarray:
     rng, classes = np.random.default_rng(seed), np.random.default_rng(101)
     centres = classes.standard_normal((101, CHANNELS), dtype=np.float32)
     values = rng.standard_normal((videos, CHANNELS), dtype=np.float32)
-    values += centres[rng.integers(0, len(centres), videos)]
-    return np.maximum(values, 0, out=values)
+    for part in np.array_split(values, -(-videos // 10_000)):  # in place: what measures memory starts from here
+        part += centres[rng.integers(0, len(centres), len(part))]
+        np.maximum(part, 0, out=part)
+    return values
 
 
 def searches(queries: np.ndarray, gallery: np.ndarray, threads: int) -> dict[str, Search]:
