@@ -122,10 +122,10 @@ def _threads(device: str, num_queries: int) -> Iterator[tuple[int, _Map]]:
 
     A product on all cores would leave the steps around it on one.
     """
-    from threadpoolctl import ThreadpoolController
-
     threads = 1
     if device == "cpu" and num_queries > _SMALL_BLOCK:
+        from threadpoolctl import ThreadpoolController
+
         blas = ThreadpoolController().select(user_api="blas")
         threads = max((library.num_threads for library in blas.lib_controllers), default=1)
     if threads == 1:
