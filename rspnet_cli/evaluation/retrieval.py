@@ -167,7 +167,7 @@ def _around(vectors: np.ndarray, middle: np.ndarray) -> _Vectors:
 
 def _lengths(vectors: np.ndarray) -> np.ndarray:
     """(V,) float64 Euclidean lengths of (V, C) float64; 1 where it is 0, so that dividing by it is harmless."""
-    length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    length = np.sqrt(np.square(vectors).sum(axis=1))  # not einsum: that sums in another order for other rows, from 8,192 channels on
     return np.where(length > 0, length, 1.0)
 
 
