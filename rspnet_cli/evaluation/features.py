@@ -142,7 +142,7 @@ def split_pieces(num_videos: int, *, clips: int, batch_size: int) -> list[range]
     return [range(start, min(start + size, num_videos)) for start in range(0, num_videos, size)]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def describe_videos(
     describe: Callable[[Tensor], Tensor],
     videos: Iterable[VideoClips],
