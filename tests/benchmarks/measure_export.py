@@ -89,7 +89,7 @@ def ready_batches(encoder: PretrainedEncoder, table: FramesTable, config: Export
     """What the network is given, (b, 3, T, S, S) float32, on its device."""
     clips = clips_of(encoder, table.files, config.clips)
     with closing(load_clips(clips, range(len(table)), workers=0, pin_memory=False)) as videos:
-        return list(clip_batches(videos, config.batch_size, input_of(encoder)))
+        return [batch.clone() for batch in clip_batches(videos, config.batch_size, input_of(encoder))]
 
 
 @torch.inference_mode()
