@@ -27,6 +27,7 @@ from rspnet_cli.stages.extract import extract
 from rspnet_cli.videos.decode import MAX_PIXELS
 from rspnet_cli.videos.extract_video import extract_video
 from rspnet_cli.videos.extraction import ENDINGS, Extracted, ExtractionTask
+from rspnet_cli.videos.picture import plane_of
 from tests.benchmarks.comparison import Rate, Row, cpu_seconds, peer, rates
 from tests.benchmarks.natural import natural_video
 
@@ -129,8 +130,9 @@ def h264_command(source: Path, target: Path) -> list[str]:
 
 
 def _read_and_scale(source: Path) -> list[str]:
-    words = f"-v error -nostdin -y -threads 1 -filter_threads 1 -i {source} -an -sn -dn".split()
-    return [*words, "-vf", f"scale=-2:{SHORT_SIDE}:flags=bicubic+accurate_rnd"]
+    quiet = ["-v", "error", "-nostdin", "-y"]
+    one_thread = ["-threads", "1", "-filter_threads", "1"]
+    return [*quiet, *one_thread, "-i", str(source), "-an", "-sn", "-dn", "-vf", f"scale=-2:{SHORT_SIDE}:flags=bicubic+accurate_rnd"]
 
 
 def pyav_loop(source: Path, target: Path) -> None:
@@ -232,15 +234,16 @@ def _compare_outputs(source: Path, targets: dict[str, Path]) -> None:
 
 
 def _made(target: Path, wanted: list[np.ndarray]) -> _Made:
-    pictures = [_luma(frame) for frame in _decoded(target)]
+    frames = list(_decoded(target))
+    assert {(frame.width, frame.height, frame.format.name) for frame in frames} == {(*SIZE, "yuv420p")}
+    pictures = [_luma(frame) for frame in frames]
     errors = [np.square(picture - other).mean() for picture, other in zip(pictures, wanted, strict=True)]
     return _Made(len(pictures), target.stat().st_size, float(10 * np.log10(255**2 / np.mean(errors))))
 
 
 def _luma(frame: VideoFrame) -> np.ndarray:
-    """(H, W) float32."""
-    assert (frame.width, frame.height) == SIZE
-    return frame.to_ndarray(format="gray").astype(np.float32)
+    """(H, W) float32, as stored."""
+    return plane_of(frame, 0, *SIZE).astype(np.float32)
 
 
 # The other stores
@@ -262,12 +265,11 @@ def _other_codecs(folder: Path) -> list[Row]:
 
 
 def _jpeg_command(source: Path, folder: Path) -> list[str]:
-    quality = "-c:v mjpeg -pix_fmt yuvj420p -q:v 2 -threads 1".split()
-    return [*_read_and_scale(source), *quality, str(folder / "img_%05d.jpg")]
+    return [*_read_and_scale(source), "-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "-q:v", "2", "-threads", "1", str(folder / "img_%05d.jpg")]
 
 
 def _raw_command(source: Path, folder: Path) -> list[str]:
-    return [*_read_and_scale(source), *"-c:v rawvideo -pix_fmt rgb24 -f rawvideo".split(), str(folder / "frames.rgb")]
+    return [*_read_and_scale(source), "-c:v", "rawvideo", "-pix_fmt", "rgb24", "-f", "rawvideo", str(folder / "frames.rgb")]
 
 
 # Whole runs
@@ -289,9 +291,7 @@ def _whole_runs(folder: Path) -> list[Row]:
 
     commands = {name: partial(one_by_one, run) for name, run in _commands(h264_command).items()}
     in_process = "its workers' function alone"
-    measured = rates(
-        {"rspnet": whole(1), in_process: partial(one_by_one, _ours), **commands}, amount=amount, repeats=3, clock=cpu_seconds
-    )
+    measured = rates({"rspnet": whole(1), in_process: partial(one_by_one, _ours), **commands}, amount=amount, repeats=3, clock=cpu_seconds)
     rows = [_row(what, UNIT, measured["rspnet"], name, measured[name], {}) for name in (in_process, *commands)]
     by_wall = rates({"1": whole(1), "2": whole(2)}, amount=amount, repeats=3, clock=time.perf_counter)
     return [*rows, _row(f"{what}, 2 workers", "frames/s", by_wall["2"], "1 worker", by_wall["1"], {"1 worker": "1.9 on 2 idle cores"})]
@@ -314,7 +314,7 @@ def _make_set(folder: Path, num_videos: int, num_frames: int) -> Path:
 
 def _memory(folder: Path) -> list[Row]:
     """Peak memory of parent and worker over few videos and many: the ratio is that of flat memory where it is 1."""
-    few, many = ([_peaks(_make_set(folder, number, MEMORY_FRAMES), folder) for number in MEMORY_VIDEOS])
+    few, many = [_peaks(_make_set(folder, number, MEMORY_FRAMES), folder) for number in MEMORY_VIDEOS]
     return [
         Row("extract", f"peak memory of the {who}, {MEMORY_VIDEOS[0]} videos", "MiB", a, f"{MEMORY_VIDEOS[1]} videos", b, "at least 0.95")
         for who, a, b in zip(("parent", "worker"), few, many, strict=True)

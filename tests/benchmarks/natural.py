@@ -21,7 +21,9 @@ _FINE = 2  # the scene is drawn at twice the size: things move by half pixels
 
 def natural_video(path: Path, num_frames: int, *, size: tuple[int, int] = SIZE, seed: int = 0) -> Path:
     """An H.264 video of 25 frames a second with a key frame every 250."""
-    pictures = (av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p", threads=1) for frame in scene(num_frames, size, seed))
+    pictures = (
+        av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p", threads=1) for frame in scene(num_frames, size, seed)
+    )
     return encode(path, pictures, SOURCE)
 
 
