@@ -8,8 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from av.video.frame import VideoFrame
 
-from rspnet_cli.videos.picture import plane_of
-
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -65,13 +63,13 @@ class Planes(NamedTuple):
 
 def copy_planes(frame: VideoFrame, boxes: list[tuple[Box, Planes, int]]) -> None:
     """Copy even boxes of a yuv420p frame to their places: (box, where to, as which of its frames)."""
-    width, height = frame.width, frame.height
-    luma = plane_of(frame, 0, width, height)
-    chroma = [plane_of(frame, plane, width // 2, height // 2) for plane in (1, 2)]
-    for (top, left, h, w), planes, place in boxes:
-        planes.luma[place].reshape(h, w)[...] = luma[top : top + h, left : left + w]
-        for line, plane in enumerate(chroma):
-            planes.chroma[place, :, line] = plane[top // 2 : (top + h) // 2, left // 2 : (left + w) // 2]
+    luma, *chroma = [(plane, plane.line_size) for plane in frame.planes]
+    for (top, left, height, width), planes, place in boxes:
+        plane, line = luma
+        planes.luma[place] = np.ndarray((height // 2, 2, width), np.uint8, plane, top * line + left, (2 * line, line, 1))
+        half = (height // 2, width // 2)
+        for number, (plane, line) in enumerate(chroma):
+            planes.chroma[place, :, number] = np.ndarray(half, np.uint8, plane, (top * line + left) // 2, (line, 1))
 
 
 def _even(edge: int) -> int:
