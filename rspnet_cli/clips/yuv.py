@@ -21,13 +21,13 @@ def rgb_of_planes(luma: Tensor, chroma: Tensor, full_range: Sequence[bool]) -> T
     """
     batch, frames, pairs, _, width = luma.shape
     weights = torch.tensor([_coefficients(full) for full in full_range]).to(luma.device, non_blocking=True)  # (B, 6)
-    black, gain, own, green = (part.view(batch, 1, 1, -1, 1) for part in weights.split([1, 1, 2, 2], 1))
+    black, gain, own, green = (part.view(batch, 1, 1, -1, 1) for part in torch.split(weights, [1, 1, 2, 2], 1))
     light = (luma - black).mul_(gain).floor_().view(batch, frames, pairs, 2, width // 2, 2)
     away = chroma - 128.0
     # What U adds to blue and V to red; what both take from green.
     blue_red = (away * own).floor_()  # (B, F, H/2, 2, W/2)
     greens = (away * green).floor_().sum(3)  # (B, F, H/2, W/2)
-    rgb = light.new_empty((batch, 3, *light.shape[1:]))
+    rgb: Tensor = light.new_empty((batch, 3, *light.shape[1:]))
     for channel, shift in enumerate((blue_red[:, :, :, 1], greens, blue_red[:, :, :, 0])):
         torch.add(light, shift[:, :, :, None, :, None], out=rgb[:, channel])
     return rgb.clamp_(0, 255).view(batch, 3, frames, 2 * pairs, width)

@@ -63,7 +63,7 @@ class Planes(NamedTuple):
 
 def copy_planes(frame: VideoFrame, boxes: list[tuple[Box, Planes, int]]) -> None:
     """Copy even boxes of a yuv420p frame to their places: (box, where to, as which of its frames)."""
-    luma, *chroma = [(plane, plane.line_size) for plane in frame.planes]
+    luma, *chroma = [(memoryview(plane), plane.line_size) for plane in frame.planes]
     for (top, left, height, width), planes, place in boxes:
         plane, line = luma
         planes.luma[place] = np.ndarray((height // 2, 2, width), np.uint8, plane, top * line + left, (2 * line, line, 1))

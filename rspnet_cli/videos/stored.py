@@ -44,7 +44,7 @@ class StoredVideo(AbstractContextManager["StoredVideo"]):
     def read_cuts(self, cuts: Sequence[Cut]) -> list[npt.NDArray[np.uint8]]:
         """Boxes of frames, of each cut (F, h, w, 3) uint8 RGB, in one pass: a frame of several cuts is decoded once. Raises as `read`."""
 
-    def read_planes(self, cuts: Sequence[Cut]) -> list[Planes] | list[npt.NDArray[np.uint8]]:
+    def read_planes(self, cuts: Sequence[Cut]) -> Sequence[Planes | npt.NDArray[np.uint8]]:
         """The even boxes around the cuts as the decoder gives them, where the codec has planes of YUV 4:2:0 (h264); else `read_cuts`."""
         return self.read_cuts(cuts)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rspnet_cli.clips.augment import _colour, _resize_crops, augment, pixels_of
-from rspnet_cli.clips.dataset import Crops
+from rspnet_cli.clips.crops import Crop, Crops, pack
 from rspnet_cli.clips.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, ClipDraw, clip_rng, draw_clip
 from rspnet_cli.config import AugmentConfig
 
@@ -149,8 +149,7 @@ def reference(frames: np.ndarray, draw: ClipDraw, order: str, resized: Callable[
 
 
 def batch_of(crops: Sequence[np.ndarray], draws: Sequence[ClipDraw]) -> Crops:
-    pixels = torch.from_numpy(np.concatenate([crop.ravel() for crop in crops]))
-    return Crops(pixels, tuple(draws), offsets=torch.arange(len(crops[0])).expand(len(crops), -1))
+    return pack([Crop(crop, np.arange(len(crop)), draw) for crop, draw in zip(crops, draws, strict=True)])
 
 
 def augmented(crops: Sequence[np.ndarray], draws: Sequence[ClipDraw], order: str, *, antialias: bool = False) -> torch.Tensor:

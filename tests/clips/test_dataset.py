@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DistributedSampler
 
-from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, Crop, Request, SingleClips, batches, collate
+from rspnet_cli.clips.crops import Crop
+from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, Request, SingleClips, batches, collate
 from rspnet_cli.clips.draws import StepDraw, clip_rng, draw_step, epoch_order
 from rspnet_cli.clips.sampling import FrameRate, cover_clip, frames_at_rate, random_clip
 from rspnet_cli.config import AugmentConfig, ClipConfig
@@ -195,12 +196,11 @@ def test_a_batch_holds_the_queries_and_the_keys_each_with_its_draw(extracted: Ma
         assert crops.offsets.tolist() == [list(range(LENGTH))] * 3
         assert crops.num_frames == LENGTH
         padded = crops.padded(torch.device("cpu"))
-        assert padded.shape == (3, LENGTH, max(d.box[2] for d in crops.draws), max(d.box[3] for d in crops.draws), 3)
+        assert padded.shape == (3, 3, LENGTH, max(d.box[2] for d in crops.draws), max(d.box[3] for d in crops.draws))
         for index, (frames, _, _) in enumerate(expected):
             assert (crops.unpacked()[index].numpy() == frames).all()
             height, width = frames.shape[1:3]
-            assert (padded[index, :, :height, :width].numpy() == frames).all()
-            assert padded[index, :, height:].sum() == padded[index, :, :, width:].sum() == 0
+            assert (padded[index, :, :, :height, :width].permute(1, 2, 3, 0).numpy() == frames).all()
 
 
 def content(batch: ClipBatch) -> tuple[object, ...]:
