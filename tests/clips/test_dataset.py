@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DistributedSampler
 
-from rspnet_cli.clips.crops import Crop
+from rspnet_cli.clips.crops import Crop, planes_on
 from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, Request, SingleClips, batches, collate
 from rspnet_cli.clips.draws import StepDraw, clip_rng, draw_step, epoch_order
 from rspnet_cli.clips.sampling import FrameRate, cover_clip, frames_at_rate, random_clip
@@ -171,6 +171,28 @@ def test_a_crop_is_its_box_of_the_stored_frames(extracted: Manifest) -> None:
             whole = video.read(np.arange(video.num_frames))
         cut = [whole[start : start + LENGTH, top : top + height, left : left + width] for start in range(len(whole) - LENGTH + 1)]
         assert any((frames == candidate).all() for candidate in cut)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_planes_are_for_other_devices_than_a_cpu(device: str) -> None:
+    assert planes_on(torch.device(device)) == (device == "cuda")
+
+
+def test_clips_read_as_planes_are_those_read_as_rgb(extracted: Manifest) -> None:
+    files, config = read_frames(extracted).files, AugmentConfig()
+    clip = CLIP.model_copy(update={"load": "played"})
+    requests = [Request(1, row, row % 2 == 0, 3) for row in (0, 4, 5)]
+    kinds = [ClipPairs(files, clip, config, seed=2, planes=planes) for planes in (False, True)]
+    for rows in (requests[:1], requests[1:2], requests[2:]):  # of slow and fast samples other numbers of frames are read
+        rgb, planes = (collate([dataset[request] for request in rows]) for dataset in kinds)
+        assert isinstance(rgb, ClipBatch)
+        assert isinstance(planes, ClipBatch)
+        for one, other in zip(rgb.clips, planes.clips, strict=True):
+            assert (one.full_range, other.full_range) == (None, (False,))
+            assert (one.draws, one.offsets.tolist()) == (other.draws, other.offsets.tolist())
+            assert other.pixels.nbytes < 0.7 * one.pixels.nbytes
+            for first, second in zip(one.unpacked(), other.unpacked(), strict=True):
+                assert (first.int() - second.int()).abs().max() <= 1
 
 
 def test_a_frame_rate_thins_the_video_before_clips_are_cut(extracted: Manifest) -> None:
