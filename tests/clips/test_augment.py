@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from rspnet_cli.clips.augment import _colour, _resize_crops, augment, pixels_of
+from rspnet_cli.clips.augment import _resize_crops, augment, pixels_of
+from rspnet_cli.clips.colour import colour_batch
 from rspnet_cli.clips.dataset import Crops
 from rspnet_cli.clips.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, ClipDraw, clip_rng, draw_clip
 from rspnet_cli.config import AugmentConfig
@@ -208,7 +209,8 @@ def test_every_colour_operation_alone_is_that_of_the_plain_loops(order: str, op:
 def test_the_whole_batch_at_once_gives_what_clip_by_clip_gives(order: str, antialias: bool) -> None:
     crops, draws = example(ORDERS[order], 40)
     batch = batch_of(crops, draws)
-    whole = _colour(_resize_crops(batch, SIZE, antialias, CPU), draws, order)  # what a GPU computes
+    whole = torch.empty(len(draws), 3, FRAMES, SIZE, SIZE)
+    colour_batch(_resize_crops(batch, SIZE, antialias, CPU), draws, order, out=whole)  # what a GPU computes
     torch.testing.assert_close(whole, augmented(crops, draws, order, antialias=antialias), rtol=0, atol=TOLERANCE)
 
 
