@@ -27,13 +27,13 @@ _SHIFT = tuple(-mean / std for mean, std in zip(MEAN, STD, strict=True))
 
 def frames_per_chunk(size: int) -> int:
     """How many frames of size x size pixels to give `colour` at once, so that they and what is computed of them stay in a core's cache."""
-    return max(1, 2 * 112**2 // size**2)  # measured at 112 px
+    return max(1, 4 * 112**2 // size**2)  # 4 at 112 px, the fastest of 1, 2, 3, 4, 5, 8, 40 where a core has 1 MiB
 
 
 def colour(chunks: Iterable[Tensor], draw: ClipDraw, order: str, *, out: Tensor) -> None:
     """Write one augmented, normalised clip to `out` (3, F, S, S).
 
-    chunks: the clip's frames in turn, each chunk (3, f, S, S) float32 in [0, 1]; they are overwritten.
+    chunks: the clip's frames in turn, each chunk (3, f, S, S) float32 in [0, 1], in memory of its own, which is overwritten.
     """
     steps = [step for step in _steps(draw, order) if step is not None]
     factors = _factors([draw])
