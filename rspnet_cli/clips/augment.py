@@ -1,4 +1,4 @@
-"""Augmentation on the training device: one draw per clip, the whole batch at once on a GPU, a few frames at a time on a CPU; the same result.
+"""Augmentation on the training device: one draw per clip; a whole batch at once on a GPU, a few frames at a time on a CPU.
 
 Reference order: crop and resize (in [0, 1], not rounded) -> grayscale -> brightness, contrast, saturation, hue in random order,
 clamped after each -> flip -> ImageNet mean and deviation. `aug_plus`: jitter before grayscale, then blur.
@@ -25,7 +25,7 @@ def augment(crops: Crops, *, size: int, antialias: bool, order: str, device: tor
     out = torch.empty((len(draws), crops.num_frames, size, size, 3), device=device).permute(0, 4, 1, 2, 3)  # (B, 3, F, S, S)
     if device.type == "cpu":
         # Memory for one clip, used again for the next one: new memory costs page faults.
-        frames = torch.arange(crops.num_frames).split(frames_per_chunk(size))
+        frames = torch.split(torch.arange(crops.num_frames), frames_per_chunk(size))
         chunks = [torch.empty(3, len(part), size, size) for part in frames]
         for target, crop, draw in zip(out, crops.unpacked(), draws, strict=True):
             colour(resized_chunks(crop, size, antialias=antialias, into=chunks), draw, order, out=target)

@@ -64,7 +64,7 @@ def colour_batch(clips: Tensor, draws: Sequence[ClipDraw], order: str, *, out: T
         groups += [(step, [row for row, own in enumerate(position) if own == step]) for step in sorted({*position} - {None})]
     rows = torch.tensor([row for _, chosen in groups for row in chosen], dtype=torch.int64).to(clips.device, non_blocking=True)
     factors = _factors(draws).to(clips.device, non_blocking=True)
-    for (step, chosen), index in zip(groups, rows.split([len(chosen) for _, chosen in groups]), strict=True):
+    for (step, chosen), index in zip(groups, torch.split(rows, [len(chosen) for _, chosen in groups]), strict=True):
         everyone = len(chosen) == len(clips)
         picked = clips if everyone else clips.index_select(0, index)
         pivot = _mean_grey([picked]) if step == CONTRAST else None
@@ -125,7 +125,7 @@ def _changed(clips: Tensor, steps: Sequence[int], factors: Tensor, pivot: Tensor
 
 def _grey(clips: Tensor) -> Tensor:
     """Luma of (n, C, f, S, S): (n, 1, f, S, S)."""
-    red, green, blue = clips.expand(-1, 3, -1, -1, -1).split(1, 1)
+    red, green, blue = torch.split(clips.expand(-1, 3, -1, -1, -1), 1, 1)
     return (red * _GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
 
 
@@ -139,7 +139,7 @@ def _shift_hue(clips: Tensor, offsets: Tensor) -> None:
     """Turn the hue of (n, C, f, S, S) in place, through HSV. offsets: (n, 3, 1, 1, 1), of _factors."""
     if clips.shape[1] == 1:
         return  # grey has no hue
-    red, green, blue = clips.split(1, 1)  # each (n, 1, f, S, S)
+    red, green, blue = torch.split(clips, 1, 1)  # each (n, 1, f, S, S)
     high = torch.maximum(red, green)
     torch.maximum(high, blue, out=high)
     low = torch.minimum(red, green)

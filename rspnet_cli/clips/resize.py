@@ -19,9 +19,9 @@ def resized_chunks(crop: Tensor, size: int, *, antialias: bool, into: Sequence[T
     into: memory for them, each (3, f, size, size), together of F frames; what it brings are views of it, columns before rows in memory.
     """
     rows, columns = (_taps(length, size, antialias) for length in crop.shape[1:3])
-    for frames, chunk in zip(crop.split([chunk.shape[1] for chunk in into]), into, strict=True):
+    for frames, chunk in zip(torch.split(crop, [chunk.shape[1] for chunk in into]), into, strict=True):
         lines = _weighted_sum(frames.flatten(2).float(), rows)  # (f, S, w * 3)
-        across = lines.unflatten(2, (-1, 3)).permute(3, 0, 2, 1).contiguous()  # (3, f, w, S)
+        across = lines.view(*lines.shape[:2], -1, 3).permute(3, 0, 2, 1).contiguous()  # (3, f, w, S)
         _weighted_sum(across.flatten(0, 1), columns, out=chunk.flatten(0, 1))  # (3 * f, S, S)
         yield chunk.div_(255).transpose(2, 3)
 
