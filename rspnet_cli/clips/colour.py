@@ -27,7 +27,7 @@ _SHIFT = tuple(-mean / std for mean, std in zip(MEAN, STD, strict=True))
 
 def frames_per_chunk(size: int) -> int:
     """How many frames of size x size pixels to give `colour` at once, so that they and what is computed of them stay in a core's cache."""
-    return max(1, 4 * 112**2 // size**2)  # 4 at 112 px, the fastest of 1, 2, 3, 4, 5, 8, 40 where a core has 1 MiB
+    return max(1, 4 * 112**2 // size**2)  # 4 at 112 px, the fastest of 1 to 8 where a core has 1 MiB of its own
 
 
 def colour(chunks: Iterable[Tensor], draw: ClipDraw, order: str, *, out: Tensor) -> None:

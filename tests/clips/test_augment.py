@@ -263,6 +263,14 @@ def test_without_any_change_a_clip_is_its_pixels_normalised() -> None:
     assert (crop == before).all()
 
 
+def test_a_batch_of_which_no_clip_is_changed_is_only_normalised() -> None:
+    clips = torch.rand(2, 3, FRAMES, SIZE, SIZE)
+    expected = (clips - torch.tensor(MEAN).view(3, 1, 1, 1)) / torch.tensor(STD).view(3, 1, 1, 1)
+    out = torch.empty_like(clips)
+    colour_batch(clips, [ClipDraw((0, 0, SIZE, SIZE), False, (), (1.0, 1.0, 1.0, 0.0), False, False)] * 2, "reference", out=out)
+    torch.testing.assert_close(out, expected, rtol=0, atol=TOLERANCE)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_gpu_gives_what_a_cpu_gives(order: str, cuda: torch.device) -> None:
