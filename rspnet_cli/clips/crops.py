@@ -57,7 +57,7 @@ class Crops:
 
     @property
     def starts(self) -> tuple[tuple[int, int], ...]:
-        """Where each crop begins in `whole` or its part of it: 0 or 1 lines from the top, pixels from the left."""
+        """Where each crop begins in what `padded` makes of it: 0 or 1 lines from the top, pixels from the left."""
         return tuple((0, 0) if self.full_range is None else _box(draw).in_even[:2] for draw in self.draws)
 
     def unpacked(self) -> list[Tensor]:

@@ -3,6 +3,7 @@
 import itertools
 import multiprocessing
 import shutil
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -282,6 +283,15 @@ def test_ranks_share_every_global_batch_and_no_video_comes_twice_in_an_epoch(num
             part = asked[step * batch_size : (step + 1) * batch_size]
             assert [request.fast for request in part] == draw(epoch, step).fast.tolist()
             assert {request.speed for request in part} == {draw(epoch, step).speed}
+
+
+def test_a_worker_packs_batches_where_the_training_process_sees_them(extracted: Manifest) -> None:
+    requests = [[Request(0, row) for row in (1, 3)]]
+    with closing(batches(pairs(extracted), requests, workers=1)) as read, closing(batches(pairs(extracted), requests, workers=0)) as here:
+        (batch,), (same,) = list(read), list(here)
+    for crops, others in zip(batch.clips, same.clips, strict=True):
+        assert crops.pixels.is_shared()
+        assert torch.equal(crops.pixels, others.pixels)
 
 
 def copy_of(manifest: Manifest, folder: Path) -> Manifest:
