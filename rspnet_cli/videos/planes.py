@@ -51,14 +51,14 @@ class Planes(NamedTuple):
     """(F, h/2, 2, w): by pairs of lines, for which there is one line of each chroma plane."""
     chroma: npt.NDArray[np.uint8]
     """(F, h/2, 2, w/2): of every pair the line of U, then that of V."""
-    full_range: bool = False
+    full_range: bool
     """Luma spans 0 to 255, not 16 to 235 (and chroma likewise)."""
 
     @classmethod
-    def empty(cls, num_frames: int, box: Box) -> Planes:
+    def empty(cls, num_frames: int, box: Box, *, full_range: bool) -> Planes:
         """Room for the frames of an even box."""
         pairs, width = box.height // 2, box.width
-        return cls(np.empty((num_frames, pairs, 2, width), np.uint8), np.empty((num_frames, pairs, 2, width // 2), np.uint8))
+        return cls(np.empty((num_frames, pairs, 2, width), np.uint8), np.empty((num_frames, pairs, 2, width // 2), np.uint8), full_range)
 
 
 def copy_planes(frame: VideoFrame, boxes: list[tuple[Box, Planes, int]]) -> None:

@@ -241,7 +241,7 @@ def test_a_batch_of_planes_gives_what_its_rgb_gives_at_once_and_clip_by_clip(ord
     crops = []
     for video in range(24):
         draw = draw_clip(18, 22, ORDERS[order], clip_rng(0, 0, video, 0))
-        planes = Planes.empty(FRAMES, Box(*draw.box).even)._replace(full_range=video % 3 == 0)
+        planes = Planes.empty(FRAMES, Box(*draw.box).even, full_range=video % 3 == 0)
         for part in (planes.luma, planes.chroma):
             part[...] = rng.integers(0, 256, part.shape)
         crops.append(Crop(planes, np.arange(FRAMES), draw))

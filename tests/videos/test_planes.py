@@ -110,12 +110,12 @@ def test_frames_that_cuts_share_are_decoded_once(source: Path, monkeypatch: pyte
 def test_an_mp4_of_other_colours_is_no_frame_file(tmp_path: Path, pix_fmt: str, color: dict[str, int]) -> None:
     codec = Encoder("libx264", ".mp4", pix_fmt, {"x264-params": "bframes=0:threads=1"})
     path = encode(tmp_path / "a.mp4", numbered_frames(3, 64, 48), codec, color=color)
-    with open_store(path) as video, pytest.raises(InputError, match="no frame file of `rspnet extract`"):
-        video.read_planes([Cut(np.arange(3), Box(0, 0, 48, 64))])
+    with pytest.raises(InputError, match="no frame file of `rspnet extract`"):
+        open_store(path)
 
 
 def test_a_text_file_is_no_frame_file(tmp_path: Path) -> None:
     make_video(tmp_path / "b.mp4", 3)
     (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile 'b.mp4'\n")
-    with pytest.raises(InputError, match="no frame file of `rspnet extract`"):
+    with pytest.raises(InputError, match="damaged"):
         open_store(tmp_path / "a.mp4")
