@@ -175,12 +175,14 @@ def clip_batches(videos: Iterable[VideoClips], batch_size: int, clip_input: Clip
 
     A batch is there until the next one is asked for: its memory is used again, for new memory costs a CPU as much as filling it.
     """
-    ready, batch, filled = torch.empty(0), torch.empty(0), 0
+    ready, batch, filled = torch.empty(0), torch.empty(0, 1, 1, 1, 1), 0  # frames of a video; clips
     for video in videos:
         ready = _resized(video.frames.to(clip_input.device, non_blocking=True), clip_input, ready)
         for clip in video.clips.to(clip_input.device, non_blocking=True):
-            if not len(batch):
-                batch = ready.new_empty((batch_size, len(clip), *ready.shape[1:]))  # (b, T, S, S, 3): channels last, the faster layout
+            if filled == len(batch):  # room for this video's clips, then for twice as many: there may be fewer than a batch holds
+                larger = ready.new_empty((min(batch_size, max(len(video.clips), 2 * filled)), len(clip), *ready.shape[1:]))
+                larger[:filled] = batch[:filled]
+                batch = larger  # (b, T, S, S, 3): channels last, the faster layout
             torch.index_select(ready, 0, clip, out=batch[filled])
             filled += 1
             if filled == batch_size:

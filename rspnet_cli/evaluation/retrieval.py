@@ -181,6 +181,7 @@ def _cosines(queries: _Vectors, gallery: _Vectors, rows: np.ndarray, columns: np
         query[0] = queries.values[rows[start]]
         for first in range(start, end, _ROWS):
             count = min(first + _ROWS, end) - first
+            # mode: by default take fills memory of its own first
             wide[:count] = np.take(gallery.values, columns[first : first + count], axis=0, out=given[:count], mode="clip")
             # One inner product for each pair (a stack of 1 x C times C x 1), not a matrix product: the order of its sum depends on C alone,
             # so equal videos get equal values.
