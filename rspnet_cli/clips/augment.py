@@ -17,6 +17,7 @@ from torch import Tensor
 from rspnet_cli.clips.dataset import Crops
 from rspnet_cli.clips.draws import BRIGHTNESS, CONTRAST, HUE, ClipDraw
 from rspnet_cli.config import MEAN, STD
+from rspnet_cli.timing import timed
 
 _GREY = (0.2989, 0.587, 0.114)
 
@@ -139,7 +140,8 @@ def _resize_crops(crops: Crops, size: int, antialias: bool, device: torch.device
 
     Two interpolation matrices per clip give exactly the bilinear resize of its crop; grid_sample would read past the crop's edge.
     """
-    padded = crops.padded(device)  # (N, F, Hmax, Wmax, 3) uint8
+    with timed("transfer"):
+        padded = crops.padded(device)  # (N, F, Hmax, Wmax, 3) uint8
     heights, widths = (torch.tensor([draw.box[side] for draw in crops.draws]) for side in (2, 3))
     rows = _interpolation(heights, padded.shape[2], size, antialias).to(device, non_blocking=True)  # (N, S, Hmax)
     columns = _interpolation(widths, padded.shape[3], size, antialias).to(device, non_blocking=True)  # (N, S, Wmax)

@@ -23,6 +23,7 @@ from rspnet_cli.clips.sampling import FrameRate, cover_clip, frames_at_rate, pla
 from rspnet_cli.config import AugmentConfig, ClipConfig
 from rspnet_cli.config.training import OptimSection
 from rspnet_cli.errors import RspnetError
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.frames import FrameFiles
 from rspnet_cli.videos.store import StoredVideo, open_store
 
@@ -117,6 +118,10 @@ class TrainingClips(Dataset[Sample | RspnetError]):
         self.files, self.augment, self.frame_rate, self.seed = files, augment, frame_rate, seed
         self._checked = np.zeros(len(files.frames), dtype=bool)
 
+    def skip_checks(self) -> None:
+        """Take every frame file for checked, as it is after the first epoch."""
+        self._checked[:] = True
+
     def __getitem__(self, request: Request) -> Sample | RspnetError:
         row = request.row
         try:
@@ -125,7 +130,9 @@ class TrainingClips(Dataset[Sample | RspnetError]):
             if not self._checked[row]:
                 self.files.check_file(row)
                 self._checked[row] = True
-            with open_store(self.files.path(row)) as video:
+            with timed("open"):
+                store = open_store(self.files.path(row))
+            with store as video:
                 at_rate = frames_at_rate(video.num_frames, fps=float(self.files.fps[row]), frame_rate=self.frame_rate)
                 return Sample(row, tuple(self._clips(video, at_rate, request)))
         except RspnetError as error:
@@ -188,7 +195,9 @@ def collate(items: Sequence[Sample | RspnetError]) -> ClipBatch | RspnetError:
             return item
         good.append(item)
     by_number = zip(*(sample.clips for sample in good), strict=True)
-    return ClipBatch(tuple(_packed(crops) for crops in by_number), torch.tensor([sample.row for sample in good]))
+    with timed("crop"):
+        packed = tuple(_packed(crops) for crops in by_number)
+    return ClipBatch(packed, torch.tensor([sample.row for sample in good]))
 
 
 def _packed(crops: Sequence[Crop]) -> Crops:

@@ -22,6 +22,7 @@ from rspnet_cli.clips.sampling import FrameRate, cover_clips, frames_at_rate, un
 from rspnet_cli.encoder.load import resize_and_normalise
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.evaluation.gallery import Gallery
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.store import StoredVideo, open_store
 
 # Batch norm is estimated on so many train videos, evenly spaced over the table, one centre clip each; of fewer videos more clips are taken.
@@ -173,9 +174,11 @@ def clip_batches(videos: Iterable[VideoClips], batch_size: int, clip_input: Clip
     """Preprocessed clips of one video after the other, (b, 3, T, S, S) float32 on the network's device; only the last batch is smaller."""
     waiting: list[tuple[Tensor, Tensor]] = []
     for video in videos:
-        frames = video.frames.to(clip_input.device, non_blocking=True).permute(3, 0, 1, 2)[None]  # (1, 3, U, h, w)
+        with timed("transfer"):
+            frames = video.frames.to(clip_input.device, non_blocking=True).permute(3, 0, 1, 2)[None]  # (1, 3, U, h, w)
         # Every frame is resized once; clips of a short video share most of theirs.
-        ready = resize_and_normalise(frames, clip_input.size, antialias=clip_input.antialias)[0].permute(1, 2, 3, 0)  # (U, S, S, 3)
+        with timed("resize"):
+            ready = resize_and_normalise(frames, clip_input.size, antialias=clip_input.antialias)[0].permute(1, 2, 3, 0)  # (U, S, S, 3)
         waiting += [(ready, clip) for clip in video.clips.to(clip_input.device)]
         while len(waiting) >= batch_size:
             yield _stack(waiting[:batch_size])

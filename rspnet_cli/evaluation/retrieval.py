@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rspnet_cli.timing import timed
+
 QUERY_BLOCK = 256
 GALLERY_PIECE = 16384  # with QUERY_BLOCK: 16 MiB of similarities, which a CPU's cache still holds
 _COLUMN_BLOCK = 16
@@ -72,7 +74,8 @@ def nearest(
     torch multiplies. track: wraps the loop over query blocks (progress).
     """
     assert (query_groups is None) == (gallery_groups is None)
-    ours, theirs, shift, slack = _prepared(queries, gallery)
+    with timed("prepare"):
+        ours, theirs, shift, slack = _prepared(queries, gallery)
     candidates = _candidates if device == "cpu" else _candidates_on(device)
     index = np.zeros((len(queries), k), np.int64)
     similarity = np.zeros((len(queries), k), np.float64)
@@ -80,7 +83,8 @@ def nearest(
         rows = slice(start, start + QUERY_BLOCK)
         block = _Vectors(ours.values[rows], ours.length[rows], ours.fast[rows])
         own = None if query_groups is None else query_groups[rows]
-        index[rows], similarity[rows] = _search_block(block, theirs, own, gallery_groups, k, shift[rows], slack[rows], candidates)
+        with timed("rank"):
+            index[rows], similarity[rows] = _search_block(block, theirs, own, gallery_groups, k, shift[rows], slack[rows], candidates)
     return Neighbours(index, similarity)
 
 
@@ -138,7 +142,8 @@ def _search_block(
         # -8 lies below every fast similarity, and above the -inf of those excluded.
         worst = [found[-1] - off if len(found) == k else -8.0 for found, off in zip(best_similarity, shift, strict=True)]
         threshold = _Threshold(np.array(worst, np.float32), slack)
-        rows, columns = candidates(queries.fast, gallery.fast[piece], excluded, threshold, k)
+        with timed("candidates"):
+            rows, columns = candidates(queries.fast, gallery.fast[piece], excluded, threshold, k)
         ends = np.searchsorted(rows, np.arange(num_queries + 1))
         for row in np.flatnonzero(np.diff(ends)):
             column = columns[ends[row] : ends[row + 1]] + start

@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import atomic_path
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.broken import BrokenVideo
 from rspnet_cli.videos.container import open_container
 from rspnet_cli.videos.picture import BT601, colour_of, reformatter, rgb_of
@@ -75,8 +76,10 @@ def write_h264(
                     picture.pts, picture.time_base = ticks, time_base
                     picture.pict_type = PictureType.NONE  # else the source's key frames would be forced upon ours
                     times.append(ticks)
-                    container.mux(stream.encode(picture))
-                container.mux(stream.encode(None))
+                    with timed("encode"):
+                        container.mux(stream.encode(picture))
+                with timed("encode"):
+                    container.mux(stream.encode(None))
         finally:
             if output.error is not None:
                 raise output.error
@@ -140,16 +143,17 @@ class H264Video(StoredVideo):
         if self._colour is None:
             self._colour = colour_of(frame)
         matrix, colour_range = self._colour
-        picture = reformatter().reformat(
-            frame,
-            format="rgb24",
-            src_colorspace=matrix,
-            dst_colorspace=Colorspace.ITU601,
-            src_color_range=colour_range,
-            dst_color_range=ColorRange.JPEG,
-            threads=1,
-        )
-        out[:] = rgb_of(picture)
+        with timed("convert"):
+            picture = reformatter().reformat(
+                frame,
+                format="rgb24",
+                src_colorspace=matrix,
+                dst_colorspace=Colorspace.ITU601,
+                src_color_range=colour_range,
+                dst_color_range=ColorRange.JPEG,
+                threads=1,
+            )
+            out[:] = rgb_of(picture)
 
     def _decode(self, index: int) -> VideoFrame:
         key = int(self._key[index])

@@ -19,6 +19,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import canonical_json, disk_full, fsync_folder, is_disk_full, temporary_beside
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.picture import BT601, reformatter, rgb_of
 from rspnet_cli.videos.stored import StoredVideo
 from rspnet_cli.videos.timestamps import average_rate
@@ -50,7 +51,8 @@ def write_jpeg(
     try:
         for ticks, picture in pictures:
             picture.pts, picture.time_base, picture.pict_type = len(times), Fraction(1, 25), PictureType.NONE
-            _write_durably(temporary / frame_name(len(times)), b"".join(bytes(packet) for packet in encoder.encode(picture)))
+            with timed("encode"):
+                _write_durably(temporary / frame_name(len(times)), b"".join(bytes(packet) for packet in encoder.encode(picture)))
             times.append(ticks)
         fps = average_rate(times[0], times[-1], len(times), time_base) or float(rate)
         content = {"fps": fps, "height": size[1], "times_s": [float(ticks * time_base) for ticks in times], "width": size[0]}
@@ -129,16 +131,17 @@ class JpegVideo(StoredVideo):
         frame = frames[0] if len(frames) == 1 else None
         if not isinstance(frame, VideoFrame) or frame.is_corrupt or (frame.width, frame.height) != (self.width, self.height):
             raise self.damaged(f"{name} does not decode")
-        picture = reformatter().reformat(
-            frame,
-            format="rgb24",
-            src_colorspace=Colorspace.ITU601,
-            dst_colorspace=Colorspace.ITU601,
-            src_color_range=ColorRange.JPEG,
-            dst_color_range=ColorRange.JPEG,
-            threads=1,
-        )
-        out[:] = rgb_of(picture)
+        with timed("convert"):
+            picture = reformatter().reformat(
+                frame,
+                format="rgb24",
+                src_colorspace=Colorspace.ITU601,
+                dst_colorspace=Colorspace.ITU601,
+                src_color_range=ColorRange.JPEG,
+                dst_color_range=ColorRange.JPEG,
+                threads=1,
+            )
+            out[:] = rgb_of(picture)
 
     def close(self) -> None:
         """Nothing stays open between reads."""

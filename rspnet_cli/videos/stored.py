@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rspnet_cli.errors import InputError
+from rspnet_cli.timing import timed
 
 
 class StoredVideo(AbstractContextManager["StoredVideo"]):
@@ -47,7 +48,8 @@ class StoredVideo(AbstractContextManager["StoredVideo"]):
             if previous is not None and wanted[previous] == index:
                 frames[place] = frames[previous]
             else:
-                self._read_into(index, frames[place])
+                with timed("decode"):
+                    self._read_into(index, frames[place])
             previous = place
         return frames
 
