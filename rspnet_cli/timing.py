@@ -1,6 +1,6 @@
 """Named parts of the work: the code that does it says where a part begins and ends, and `rspnet bench` listens.
 
-While nobody listens, a part costs a third of a microsecond and changes nothing; it never waits for a device.
+While nobody listens, a part costs 0.4 microseconds and changes nothing; it never waits for a device.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ Part = Literal[
     "hash",
     "scale",
     "encode",
+    "write",
     # export-features
     "resize",
     "forward",
@@ -102,21 +103,24 @@ class Stopwatch:
     def __init__(self, wait: Callable[[], None] = lambda: None) -> None:
         """wait: called at every border, for devices that compute behind the host's back and have no clock of their own."""
         self.seconds: dict[Part, float] = {}
-        """Part -> seconds so far, without those of the parts within it."""
+        """Part -> seconds so far, without those of the parts within it; complete when the outermost part has ended."""
         self._wait = wait
-        self._open: list[tuple[Part, float, float]] = []  # part, when it began, seconds of the parts within it
+        self._open: list[tuple[Part, float]] = []  # part, when it began
 
     def begin(self, part: Part) -> None:
         """A part begins."""
         self._wait()
-        self._open.append((part, perf_counter(), 0.0))
+        self._open.append((part, perf_counter()))
 
     def end(self) -> None:
         """The part that was begun last ends."""
         self._wait()
-        part, began, within = self._open.pop()
-        lasted = perf_counter() - began
-        self.seconds[part] = self.seconds.get(part, 0.0) + lasted - within
-        if self._open:
-            outer, outer_began, others = self._open[-1]
-            self._open[-1] = (outer, outer_began, others + lasted)
+        part, began = self._open.pop()
+        add_part(self.seconds, part, self._open[-1][0] if self._open else None, perf_counter() - began)
+
+
+def add_part(seconds: dict[Part, float], part: Part, within: Part | None, lasted: float) -> None:
+    """Add what a part lasted to its seconds, and take it off those of the part that it lies within."""
+    seconds[part] = seconds.get(part, 0.0) + lasted
+    if within is not None:
+        seconds[within] = seconds.get(within, 0.0) - lasted

@@ -27,6 +27,9 @@ from rspnet_cli.timing import timed
 from rspnet_cli.videos.frames import FrameFiles
 from rspnet_cli.videos.store import StoredVideo, open_store
 
+PREFETCH_BATCHES = 4
+"""Batches that a worker reads ahead."""
+
 
 @dataclass(frozen=True)
 class Crops:
@@ -258,4 +261,4 @@ class BatchOrder(Sampler["list[Request]"]):
 
 def batches(dataset: TrainingClips, order: Iterable[list[Request]], *, workers: int, pin_memory: bool = False) -> Generator[ClipBatch]:
     """Load the batches of the requests (a BatchOrder) in order. Raises the RspnetError of a video that cannot be read."""
-    return read_ahead(dataset, workers=workers, prefetch=4, collate=collate, pin_memory=pin_memory, batch_sampler=order)
+    return read_ahead(dataset, workers=workers, prefetch=PREFETCH_BATCHES, collate=collate, pin_memory=pin_memory, batch_sampler=order)

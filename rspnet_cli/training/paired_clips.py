@@ -9,7 +9,7 @@ import torch
 
 from rspnet_cli import distributed
 from rspnet_cli.clips.augment import augment
-from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, Crops, Request, batches
+from rspnet_cli.clips.dataset import PREFETCH_BATCHES, BatchOrder, ClipBatch, ClipPairs, Crops, Request, batches
 from rspnet_cli.clips.draws import StepDraw, draw_step
 from rspnet_cli.config import DataConfig, PretrainConfig
 from rspnet_cli.errors import InputError
@@ -56,6 +56,11 @@ class PairedClips:
     def load(self, requests: Iterable[list[Request]]) -> Generator[ClipBatch]:
         """Batches of requested clips, read ahead by the loader's processes, which end with the generator (close it)."""
         return batches(self._dataset, requests, workers=self.config.run.workers or 0, pin_memory=self.device.type == "cuda")
+
+    @property
+    def read_ahead(self) -> int:
+        """Batches that the loader's processes have ready while the training takes its time."""
+        return PREFETCH_BATCHES * (self.config.run.workers or 0)
 
     def skip_checks(self) -> None:
         """Read frame files without hashing them first, as a training does from its second epoch on."""

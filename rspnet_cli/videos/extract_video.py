@@ -11,11 +11,11 @@ import shutil
 import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import monotonic, perf_counter, process_time
+from time import perf_counter
 
 from rspnet_cli.files import is_disk_full
-from rspnet_cli.memory import peak_bytes
 from rspnet_cli.timing import Part, Stopwatch, listening, timed
+from rspnet_cli.usage import Usage, peak_bytes
 from rspnet_cli.videos.broken import BrokenVideo
 from rspnet_cli.videos.extraction import Extracted, ExtractionTask, Failed, Outcome, StoredInfo, StoreTask
 from rspnet_cli.videos.frame_files import NoFrames, sha256_of_frames
@@ -60,11 +60,9 @@ def extract_timed(task: ExtractionTask) -> tuple[Outcome, float]:
 
 @dataclass(frozen=True)
 class Effort:
-    """What a video took in its worker. began_s, ended_s: by the clock that all processes of a machine share."""
+    """What a video took in its worker."""
 
-    began_s: float
-    ended_s: float
-    cpu_s: float
+    usage: Usage
     parts_s: dict[Part, float]
     peak_bytes: int | None
     """The most memory that the worker has had so far; None: not known here."""
@@ -72,10 +70,10 @@ class Effort:
 
 def extract_measured(task: ExtractionTask) -> tuple[Outcome, Effort]:
     """The same, with what it took; the stored frames are removed again."""
-    stopwatch, began_s, cpu_s = Stopwatch(), monotonic(), process_time()
+    stopwatch, before = Stopwatch(), Usage.now()
     with listening(stopwatch), timed("other"):
         outcome = extract_video(task)
-    effort = Effort(began_s, monotonic(), process_time() - cpu_s, stopwatch.seconds, peak_bytes())
+    effort = Effort(Usage.now().since(before), stopwatch.seconds, peak_bytes())
     target = Path(task.target)
     shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
     return outcome, effort
