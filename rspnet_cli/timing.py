@@ -35,7 +35,7 @@ Part = Literal[
     "encode",
     "write",
     # export-features
-    "resize",
+    "preprocess",
     "forward",
     # eval-retrieval
     "prepare",

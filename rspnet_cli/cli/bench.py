@@ -122,10 +122,12 @@ def _show(name: str, measured: Mapping[str, Any]) -> None:
     rate = measured["rate"]
     spread = f"{rate['median']:,.4g} {rate['unit']} ({rate['low']:,.4g} to {rate['high']:,.4g}, {rate['repeats']} repeats)"
     setup = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in measured["setup"].items() if value is not None)
-    rows = [[part, f"{100 * share:.1f} %"] for part, share in measured["parts"].items()]
-    rows += [[key, text] for key, text in _figures(measured["figures"])]
-    rows += [[f"memory: {whose.replace('_', ' ')}", bytes_text(used)] for whose, used in measured["memory"].items() if used is not None]
-    show_table(f"{name}: {spread}\n{setup}", ["share of the time", ""], rows, [f"{measured['verdict']}\n"])
+    parts = [[part, f"{100 * share:.1f} %"] for part, share in measured["parts"].items()]
+    figures = _figures(measured["figures"])
+    figures += [(f"memory, {whose.replace('_', ' ')}", bytes_text(used)) for whose, used in measured["memory"].items() if used is not None]
+    width = max(len(key) for key, _ in figures)
+    notes = [f"{key:<{width}}  {text}" for key, text in figures]
+    show_table(f"{name}: {spread}\n{setup}", ["part", "of the time"], parts, [*notes, f"{measured['verdict']}\n"])
 
 
 def _figures(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -147,6 +149,6 @@ def _figure(name: str, value: float) -> str:
         return bytes_text(value) + ("/s" if name.endswith("_per_s") else "")
     if "flop" in name:
         return f"{value / 1e9:,.4g} GFLOP" + ("/s" if "_per_s" in name else "")
-    if isinstance(value, int) or name.endswith(("_per_s", "_per_cpu_s", "_worth")):
+    if isinstance(value, int) or "_per_s" in name or name.endswith(("_per_cpu_s", "_worth")):
         return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
     return f"{value:,.3g} s" if name.endswith("_s") else f"{100 * value:.1f} %"

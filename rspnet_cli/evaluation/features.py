@@ -177,7 +177,7 @@ def clip_batches(videos: Iterable[VideoClips], batch_size: int, clip_input: Clip
         with timed("transfer"):
             frames = video.frames.to(clip_input.device, non_blocking=True).permute(3, 0, 1, 2)[None]  # (1, 3, U, h, w)
         # Every frame is resized once; clips of a short video share most of theirs.
-        with timed("resize"):
+        with timed("preprocess"):
             ready = resize_and_normalise(frames, clip_input.size, antialias=clip_input.antialias)[0].permute(1, 2, 3, 0)  # (U, S, S, 3)
         waiting += [(ready, clip) for clip in video.clips.to(clip_input.device)]
         while len(waiting) >= batch_size:
@@ -189,7 +189,8 @@ def clip_batches(videos: Iterable[VideoClips], batch_size: int, clip_input: Clip
 
 def _stack(clips: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     # Through (b, T, S, S, 3), so that the result is channels_last_3d without another copy.
-    return torch.stack([frames[clip] for frames, clip in clips]).permute(0, 4, 1, 2, 3)
+    with timed("preprocess"):
+        return torch.stack([frames[clip] for frames, clip in clips]).permute(0, 4, 1, 2, 3)
 
 
 def statistics_clips(rows: np.ndarray) -> tuple[np.ndarray, int]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rspnet_cli.config import PretrainConfig
 from rspnet_cli.encoder.encoder import Encoder
 
 # (channels, frames, side) of 3 x 3 x 3 convolutions with as many outputs: the layers that 3D networks spend most of their time in.
@@ -20,11 +18,11 @@ _TIMED_S, _TIMED_REPEATS = 0.4, 3
 KEY_PASSES = 2
 
 
-def flops_per_video(config: PretrainConfig) -> float:
+def flops_per_video(encoder: Encoder, *, frames: int, size: int) -> float:
     """Floating-point operations (a multiplication and an addition are two) of all convolutions in a step, per video of its batch.
 
     One query pass forward and backward and two key passes forward. Backward is twice forward, once in the first layer, which has no use
-    for its input's gradient. What activation checkpointing computes again is not counted.
+    for its input's gradient. What activation checkpointing computes again is not counted. The encoder is in evaluation mode afterwards.
     """
     forward = backward = 0.0
 
@@ -35,16 +33,17 @@ def flops_per_video(config: PretrainConfig) -> float:
         forward += once
         backward += once * (2 if inputs[0].requires_grad else 1)
 
-    clip, model = config.clip, config.model
-    with torch.device("meta"):  # shapes alone: no memory, no arithmetic
-        encoder = Encoder(model.backbone, width=model.width, head=model.head, embedding_dim=model.embedding_dim)
-        hooks: list[Any] = [
-            module.register_forward_hook(count) for module in encoder.modules() if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        ]
-        encoder.project(torch.empty(2, 3, clip.frames, clip.size, clip.size))
+    encoder.eval()  # nothing learns from the clip of zeros
+    encoder.backbone.checkpoint_activations = False
+    weight = next(encoder.parameters())
+    hooks = [module.register_forward_hook(count) for module in encoder.modules() if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+    # Not through `project`, which would run what torch.compile made. Nor on the meta device: that imports the compiler, for two seconds.
+    feature_map = encoder.backbone.forward(torch.zeros(1, 3, frames, size, size, device=weight.device))
+    for head in (encoder.head_a, encoder.head_m):
+        head(feature_map)
     for hook in hooks:
         hook.remove()
-    return ((1 + KEY_PASSES) * forward + backward) / 2
+    return (1 + KEY_PASSES) * forward + backward
 
 
 def best_rate(device: torch.device, precision: str) -> float:

@@ -159,7 +159,7 @@ def _verdict(config: ExtractConfig, run: _Run, parts: dict[Part, float], *, work
     """What limits extract, and what to type. run: that of one process."""
     cores = num_cpus()
     if run.disk_share >= _WAITS:
-        return f"The disk limits: a process waits {percent(run.disk_share)} of its time for the videos; copy them to a faster one."
+        return f"The disk limits: a process waits {percent(run.disk_share)} of its time for the videos; copy VIDEOS to a faster one."
     largest = max((part for part in parts if part != "other"), key=lambda part: parts[part])
     what = {"decode": "Decoding the sources", "scale": "Scaling", "encode": "Encoding", "hash": "Hashing", "write": "The disk"}[largest]
     limits = f"{what} limits ({percent(parts[largest])} of a process' time)"

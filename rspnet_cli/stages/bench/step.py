@@ -12,6 +12,8 @@ import torch
 
 from rspnet_cli.clips.dataset import ClipBatch
 from rspnet_cli.config import PretrainConfig
+from rspnet_cli.encoder.encoder import Encoder
+from rspnet_cli.encoder.moco import MoCo
 from rspnet_cli.progress import duration
 from rspnet_cli.stages.bench.clock import clock_of, kind_of, write_trace
 from rspnet_cli.stages.bench.convolutions import best_rate, flops_per_video
@@ -43,7 +45,7 @@ def bench_step(request: Request) -> Measured:
         torch.cuda.reset_peak_memory_stats(device)
     clock = clock_of(device)
     with closing(training.clips.batches((0, 0))) as source:
-        take = _steps(training, source)
+        take, moco = _steps(training, source)
         _warm_up(take, training, request)
         with listening(clock):
             clock.mark()
@@ -57,7 +59,7 @@ def bench_step(request: Request) -> Measured:
     batch_size = config.optim.batch_size
     rate = Rate.of_laps([batch_size] * len(laps_s), laps_s, "videos/s", bursts=config.run.workers or 1)
     in_passes = share_of(parts, _PASSES)
-    convolutions = _convolutions(config, device, rate.median, in_passes)
+    convolutions = _convolutions(config, device, moco.query, rate.median, in_passes)
     return Measured(
         setup=training.setup
         | {
@@ -81,8 +83,8 @@ def bench_step(request: Request) -> Measured:
     )
 
 
-def _steps(training: TrainingClips, source: Generator[ClipBatch]) -> Callable[[], None]:
-    """A function that takes the next step of a new training."""
+def _steps(training: TrainingClips, source: Generator[ClipBatch]) -> tuple[Callable[[], None], MoCo]:
+    """A function that takes the next step of a new training, and the encoders that it trains."""
     config, clips = training.config, training.clips
     moco = ready_to_train(build_moco(config), config, training.device)
     optimizer = build_optimizer(config.optim, moco.query)
@@ -95,30 +97,36 @@ def _steps(training: TrainingClips, source: Generator[ClipBatch]) -> Callable[[]
             batch = next(source)
             take_step(lambda: step(batch, epoch, number), moco, optimizer, rate=learning_rate(config.optim, 0))
 
-    return take
+    return take, moco
 
 
 def _warm_up(take: Callable[[], None], training: TrainingClips, request: Request) -> None:
     """Steps that do not count. Says so when the measured ones will last long."""
-    began = time.perf_counter()
+    began, warned = time.perf_counter(), False
     for done in range(max(_WARM_UP_STEPS, training.clips.read_ahead)):
+        before = time.perf_counter()
         take()
         if training.device.type == "cuda":
             torch.cuda.synchronize(training.device)
-        seconds = time.perf_counter() - began
-        expected_s = (request.steps or MIN_REPEATS) * seconds
-        if done == 0 and expected_s > _LONG_S:
+        now = time.perf_counter()
+        expected_s = (request.steps or MIN_REPEATS) * (now - before)
+        # The first step starts workers and compiles: it tells something only where it is very long.
+        if not warned and expected_s > _LONG_S and (done > 0 or now - began > _WARM_UP_S):
             request.report.warn(
-                f"bench step: the first step took {duration(seconds)}, so this takes about {duration(expected_s)}: a smaller --batch-size, "
-                "fewer --steps or --recipe small-cpu would take less."
+                f"bench step: a step takes about {duration(now - before)}, so this takes {duration(expected_s)} or so: a smaller "
+                "--batch-size, fewer --steps or --recipe small-cpu would take less."
             )
-        if seconds > _WARM_UP_S:
+            warned = True
+        if now - began > _WARM_UP_S:
             return
 
 
-def _convolutions(config: PretrainConfig, device: torch.device, videos_per_s: float, in_passes: float) -> dict[str, float]:
+def _convolutions(
+    config: PretrainConfig, device: torch.device, encoder: Encoder, videos_per_s: float, in_passes: float
+) -> dict[str, float]:
     """FLOP/s of the convolutions beside the best of a single one, over the whole step and over the encoders' passes alone."""
-    per_video, best = flops_per_video(config), best_rate(device, config.run.precision)
+    per_video = flops_per_video(encoder, frames=config.clip.frames, size=config.clip.size)
+    best = best_rate(device, config.run.precision)
     reached = per_video * videos_per_s
     figures = {
         "flop_per_video": per_video,
