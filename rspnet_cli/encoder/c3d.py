@@ -8,7 +8,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rspnet_cli.encoder.conv import Backbone, Conv3d, scale_channels
+from rspnet_cli.encoder.conv import Backbone, Conv3d, MaxPool3d, scale_channels
 
 # Units between two pools, and the pool after them. The first one keeps time.
 GROUPS = (
@@ -38,16 +38,20 @@ class C3D(Backbone):
             self.add_module(f"conv{name}", Conv3d(self.channels, out_channels, kernel_size=3, padding=1))
             self.add_module(f"bn{name}", nn.BatchNorm3d(out_channels))
             self.channels = out_channels
+        for number, (_, pool) in enumerate(GROUPS, 1):
+            self.add_module(f"pool{number}", nn.Identity() if pool is None else MaxPool3d(pool))
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, C, t, h, w)."""
         x = clips
-        for names, pool in GROUPS:
-            x = self.run(partial(self._group, names, pool), x)
+        for number, (names, _) in enumerate(GROUPS, 1):
+            x = self.run(partial(self._group, number, names), x)
         return x
 
-    def _group(self, names: Sequence[str], pool: tuple[int, int, int] | None, x: Tensor) -> Tensor:
+    def _group(self, number: int, names: Sequence[str], x: Tensor) -> Tensor:
         for name in names:
             x = getattr(self, f"bn{name}")(getattr(self, f"conv{name}")(x))
+            if name == names[-1]:
+                x = getattr(self, f"pool{number}")(x)
             x = F.relu(x, inplace=True)
-        return x if pool is None else F.max_pool3d(x, kernel_size=pool)
+        return x

@@ -10,7 +10,7 @@ from collections import OrderedDict
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rspnet_cli.encoder.conv import Backbone, Conv3d, scale_channels
+from rspnet_cli.encoder.conv import Backbone, Conv3d, MaxPool3d, scale_channels
 
 FIBERS = 16  # groups of the 3x3x3 and 1x3x3 convolutions, at every width
 
@@ -36,7 +36,7 @@ class MFNet(Backbone):
         self.channels = scale_channels(16, width, FIBERS)
         conv = Conv3d(3, self.channels, kernel_size=(3, 5, 5), stride=(1, 2, 2), padding=(1, 2, 2), bias=False)
         self.conv1 = nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm3d(self.channels), relu=nn.ReLU(inplace=True)))
-        self.maxpool = nn.MaxPool3d(kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        self.maxpool = MaxPool3d(kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
         for name, (units, channels, stride) in STAGES.items():
             stage = nn.Sequential()
             for index in range(units):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rspnet_cli.encoder.conv import Backbone, Conv3d, init_convolutions, scale_channels
+from rspnet_cli.encoder.conv import Backbone, Conv3d, MaxPool3d, init_convolutions, scale_channels
 
 
 def r3d18(*, width: float = 1.0) -> R3D:
@@ -33,7 +33,7 @@ class R3D(Backbone):
         stem = scale_channels(64, width)
         self.conv1 = Conv3d(3, stem, kernel_size=7, stride=(1, 2, 2), padding=3, bias=False)
         self.bn1 = nn.BatchNorm3d(stem)
-        self.maxpool = nn.MaxPool3d(kernel_size=3, stride=2, padding=1)
+        self.maxpool = MaxPool3d(kernel_size=3, stride=2, padding=1)
         self.channels = stem
         self.layer1 = self._stage(block, scale_channels(64, width), blocks[0], stride=1)
         self.layer2 = self._stage(block, scale_channels(128, width), blocks[1], stride=2)
@@ -57,9 +57,8 @@ class R3D(Backbone):
         return x
 
     def _stem(self, clips: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(clips)), inplace=True)  # (B, C, T, H/2, W/2)
-        pooled: Tensor = self.maxpool(x)  # (B, C, T/2, H/4, W/4)
-        return pooled
+        x = self.bn1(self.conv1(clips))  # (B, C, T, H/2, W/2)
+        return F.relu(self.maxpool(x), inplace=True)  # (B, C, T/2, H/4, W/4)
 
 
 class BasicBlock(nn.Module):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rspnet_cli.encoder.conv import Backbone, Conv3d, scale_channels
+from rspnet_cli.encoder.conv import Backbone, Conv3d, MaxPool3d, scale_channels
 
 # Channels of an Inception block: the 1x1x1 branch; reduction and output of two separable branches; the pool branch.
 INCEPTION = {
@@ -44,15 +44,15 @@ class S3DG(Backbone):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         # (B, 64, T/2, H/2, W/2). The time stride sits in the 1x7x7 factor: odd frames are never read.
         layers["sepConv1"] = SeparableConv(3, stem, kernel_size=7, stride=2)
-        layers["maxPool1"] = nn.MaxPool3d(kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        layers["maxPool1"] = MaxPool3d(kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
         layers["basicConv3d"] = ConvUnit(stem, reduced, kernel_size=(1, 1, 1))
         layers["sep_conv2"] = SeparableConv(reduced, wide, kernel_size=3)
-        layers["maxPool2"] = nn.MaxPool3d(kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        layers["maxPool2"] = MaxPool3d(kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
         self.channels = wide  # (B, 192, T/2, H/8, W/8)
         self._append_inceptions(layers, ("3b", "3c"), width)
-        layers["maxPool3"] = nn.MaxPool3d(kernel_size=3, stride=2, padding=1)  # (B, 480, T/4, H/16, W/16)
+        layers["maxPool3"] = MaxPool3d(kernel_size=3, stride=2, padding=1)  # (B, 480, T/4, H/16, W/16)
         self._append_inceptions(layers, ("4b", "4c", "4d", "4e", "4f"), width)
-        layers["maxPool4"] = nn.MaxPool3d(kernel_size=2, stride=2)  # (B, 832, T/8, H/32, W/32)
+        layers["maxPool4"] = MaxPool3d(kernel_size=2, stride=2)  # (B, 832, T/8, H/32, W/32)
         self._append_inceptions(layers, ("5b", "5c"), width)
         self.feature = nn.Sequential(layers)
 
@@ -80,7 +80,7 @@ class Inception(nn.Module):
         self.branch0 = ConvUnit(in_channels, direct, kernel_size=(1, 1, 1))
         self.branch1 = nn.Sequential(ConvUnit(in_channels, reduced1, kernel_size=(1, 1, 1)), SeparableConv(reduced1, out1, kernel_size=3))
         self.branch2 = nn.Sequential(ConvUnit(in_channels, reduced2, kernel_size=(1, 1, 1)), SeparableConv(reduced2, out2, kernel_size=3))
-        self.branch3 = nn.Sequential(nn.MaxPool3d(kernel_size=3, stride=1, padding=1), ConvUnit(in_channels, pooled, kernel_size=(1, 1, 1)))
+        self.branch3 = nn.Sequential(MaxPool3d(kernel_size=3, stride=1, padding=1), ConvUnit(in_channels, pooled, kernel_size=(1, 1, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, T, H, W) -> (B, out_channels, T, H, W)."""

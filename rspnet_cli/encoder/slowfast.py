@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rspnet_cli.encoder.conv import Backbone, Conv3d, init_convolutions, scale_channels
+from rspnet_cli.encoder.conv import Backbone, Conv3d, MaxPool3d, init_convolutions, scale_channels
 
 ALPHA = 8  # frames of the fast pathway for one of the slow pathway
 BETA = 8  # channels of the slow pathway for one of the fast pathway
@@ -87,11 +87,11 @@ class Stem(nn.Module):
         super().__init__()
         self.conv = _conv(3, out_channels, (time_kernel, 7, 7), stride=(1, 2, 2))
         self.bn = nn.BatchNorm3d(out_channels)
+        self.pool = MaxPool3d(kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
 
     def forward(self, clips: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, C, T, H/4, W/4)."""
-        x = F.relu(self.bn(self.conv(clips)), inplace=True)
-        return F.max_pool3d(x, kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        return F.relu(self.pool(self.bn(self.conv(clips))), inplace=True)
 
 
 class Lateral(nn.Module):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rspnet_cli.encoder.conv import Backbone, Conv3d, init_convolutions, scale_channels
+from rspnet_cli.encoder.conv import Backbone, Conv3d, MaxPool3d, init_convolutions, scale_channels
 
 SHIFTED_SHARE = 8  # one channel in 8 comes from the next frame, one in 8 from the previous one
 
@@ -34,7 +34,7 @@ class TSM(Backbone):
         self.channels = scale_channels(64, width)
         self.conv1 = _frame_conv(3, self.channels, kernel_size=7, stride=2)
         self.bn1 = nn.BatchNorm3d(self.channels)
-        self.maxpool = nn.MaxPool3d(kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        self.maxpool = MaxPool3d(kernel_size=(1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
         self.layer1 = self._stage(block, scale_channels(64, width), blocks[0], stride=1)
         self.layer2 = self._stage(block, scale_channels(128, width), blocks[1], stride=2)
         self.layer3 = self._stage(block, scale_channels(256, width), blocks[2], stride=2)
@@ -57,9 +57,8 @@ class TSM(Backbone):
         return x
 
     def _stem(self, clips: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(clips)), inplace=True)  # (B, C, T, H/2, W/2)
-        pooled: Tensor = self.maxpool(x)  # (B, C, T, H/4, W/4)
-        return pooled
+        x = self.bn1(self.conv1(clips))  # (B, C, T, H/2, W/2)
+        return F.relu(self.maxpool(x), inplace=True)  # (B, C, T, H/4, W/4)
 
 
 class BasicBlock(nn.Module):

@@ -57,10 +57,14 @@ def optimizer_arrays(optimizer: torch.optim.Optimizer) -> dict[str, np.ndarray]:
 
 def load_optimizer(optimizer: torch.optim.Optimizer, arrays: dict[str, np.ndarray]) -> None:
     """Put saved tensors back into an optimiser of the same parameters."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in arrays.items():
         number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = torch.from_numpy(value)
+        tensor, like = torch.from_numpy(value), parameters[int(number)]
+        if tensor.shape == like.shape:  # in the parameter's memory layout, which fused kernels insist on
+            tensor = torch.empty_like(like, device="cpu", dtype=tensor.dtype).copy_(tensor)
+        state.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -29,6 +29,8 @@ def learning_rate(config: OptimConfig | FinetuneOptimConfig, epoch: int) -> floa
 def build_optimizer(config: OptimConfig | FinetuneOptimConfig, module: nn.Module) -> torch.optim.Optimizer:
     """SGD or AdamW over every parameter that is trained, with one weight decay for all."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    # In one kernel on a GPU. Not on CPUs: there torch 2.13 first copies every channels_last tensor, 85 ms in r3d18's step of 1 s.
+    fused = all(parameter.is_cuda for parameter in parameters)
     if config.name == "sgd":
-        return torch.optim.SGD(parameters, lr=config.lr, momentum=config.sgd_momentum, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+        return torch.optim.SGD(parameters, lr=config.lr, momentum=config.sgd_momentum, weight_decay=config.weight_decay, fused=fused)
+    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)

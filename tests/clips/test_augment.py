@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from rspnet_cli.clips.augment import _colour, _resize_crops, augment, pixels_of
+from rspnet_cli.clips.augment import _resize_crops, augment, pixels_of
+from rspnet_cli.clips.colour import colour_batch
 from rspnet_cli.clips.dataset import Crops
 from rspnet_cli.clips.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, ClipDraw, clip_rng, draw_clip
 from rspnet_cli.config import AugmentConfig
@@ -181,8 +182,11 @@ ORDERS = {
 }
 
 
+@pytest.mark.parametrize("chunk", [1, FRAMES])
 @pytest.mark.parametrize("order", ORDERS)
-def test_every_clip_is_that_of_the_plain_loops(order: str) -> None:
+def test_every_clip_is_that_of_the_plain_loops(order: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Frame by frame, too, as larger pictures come: the contrast jitter's mean grey stays that of the whole clip.
+    monkeypatch.setattr("rspnet_cli.clips.augment.frames_per_chunk", lambda size: chunk)
     crops, draws = example(ORDERS[order])
     assert {draw.flip for draw in draws} == {draw.grayscale for draw in draws} == {bool(draw.ops) for draw in draws} == {True, False}
     clips = augmented(crops, draws, order)
@@ -208,7 +212,8 @@ def test_every_colour_operation_alone_is_that_of_the_plain_loops(order: str, op:
 def test_the_whole_batch_at_once_gives_what_clip_by_clip_gives(order: str, antialias: bool) -> None:
     crops, draws = example(ORDERS[order], 40)
     batch = batch_of(crops, draws)
-    whole = _colour(_resize_crops(batch, SIZE, antialias, CPU), draws, order)  # what a GPU computes
+    whole = torch.empty(len(draws), 3, FRAMES, SIZE, SIZE)
+    colour_batch(_resize_crops(batch, SIZE, antialias, CPU), draws, order, out=whole)  # what a GPU computes
     torch.testing.assert_close(whole, augmented(crops, draws, order, antialias=antialias), rtol=0, atol=TOLERANCE)
 
 
@@ -256,6 +261,14 @@ def test_without_any_change_a_clip_is_its_pixels_normalised() -> None:
     (clip,) = augmented([crop], [draw], "reference").numpy()
     np.testing.assert_allclose(clip, ((crop / 255 - MEAN) / STD).transpose(3, 0, 1, 2), rtol=0, atol=TOLERANCE)
     assert (crop == before).all()
+
+
+def test_a_batch_of_which_no_clip_is_changed_is_only_normalised() -> None:
+    clips = torch.rand(2, 3, FRAMES, SIZE, SIZE)
+    expected = (clips - torch.tensor(MEAN).view(3, 1, 1, 1)) / torch.tensor(STD).view(3, 1, 1, 1)
+    out = torch.empty_like(clips)
+    colour_batch(clips, [ClipDraw((0, 0, SIZE, SIZE), False, (), (1.0, 1.0, 1.0, 0.0), False, False)] * 2, "reference", out=out)
+    torch.testing.assert_close(out, expected, rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.gpu

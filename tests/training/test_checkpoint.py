@@ -22,9 +22,13 @@ from tests.sentences import refused
 def make(seed: int = 0, optimizer: str = "sgd") -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
-    if optimizer == "sgd":
-        return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    return model, torch.optim.AdamW(model.parameters(), lr=0.1)
+    return model, make_optimizer(model, optimizer)
+
+
+def make_optimizer(model: nn.Module, kind: str) -> torch.optim.Optimizer:
+    if kind == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    return torch.optim.AdamW(model.parameters(), lr=0.1)
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, seed: int = 7) -> None:
@@ -62,6 +66,25 @@ def test_training_continues_as_if_it_had_not_stopped(tmp_path: Path, kind: str) 
     for pair in ((model, optimizer), (other, other_optimizer)):
         train(*pair, 3, seed=8)
     assert_equal(states(other, other_optimizer), states(model, optimizer))
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_the_optimiser_comes_back_in_the_memory_layout_of_its_parameters(tmp_path: Path, kind: str) -> None:
+    def network() -> tuple[nn.Module, torch.optim.Optimizer]:
+        model = nn.Conv3d(3, 4, kernel_size=2).to(memory_format=torch.channels_last_3d)
+        return model, make_optimizer(model, kind)
+
+    model, optimizer = network()
+    model(torch.randn(1, 3, 4, 4, 4)).square().mean().backward()
+    optimizer.step()
+    Checkpoints(tmp_path).save({}, model, optimizer, position=1)
+    other, other_optimizer = network()
+    Checkpoints(tmp_path).load(other, other_optimizer)
+    assert_equal(states(other, other_optimizer), states(model, optimizer))
+    assert isinstance(other, nn.Conv3d)
+    moments = [value for value in other_optimizer.state[other.weight].values() if value is not None and value.dim() == 5]
+    assert moments
+    assert {value.stride() for value in moments} == {other.weight.stride()}
 
 
 def test_a_checkpoint_before_the_first_step_has_no_optimiser_state(tmp_path: Path) -> None:
