@@ -342,8 +342,8 @@ def _verdicts(work_dir: Path) -> Iterator[tuple[str, str]]:
     yield "The loader limits", step._verdict(training, {"decode": 0.4, "loader wait": 0.1, "backward": 0.5}, rates)
     yield "The CPU limits: 90 % of the step", step._verdict(training, passes, rates | {"best_flop_per_s_bf16": 2.0})
     yield "The CPU limits", step._verdict(training, passes, rates)
-    for part in ("augmentation", "objective", "other", "optimizer"):
-        start = f"Neither loader nor convolutions limit: 60 % of the step is {part}"
+    for part in ("augmentation", "objective", "optimizer"):
+        start = f"Not loader or convolutions limit but {part} (60 % of the step)"
         yield start, step._verdict(training, {part: 0.6, "backward": 0.4}, rates)
     for disk_bytes, start in ((9, "The disk limits: reading waits 80 %"), (0, "Decoding limits (60 % of a worker's time)")):
         own = loader._InProcess(Rate("", 1, 1, 1, 1), {"decode": 0.6, "crop": 0.4}, 4, Usage(10, 2, 0.0, 10, disk_bytes))

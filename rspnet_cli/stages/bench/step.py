@@ -150,7 +150,8 @@ def _verdict(training: TrainingClips, parts: dict[Part, float], convolutions: di
     in_passes = share_of(parts, _PASSES)
     if in_passes < _COMPUTES:
         largest = max((part for part in parts if part not in (*_PASSES, *READING)), key=lambda part: parts[part])
-        return f"Neither loader nor convolutions limit: {percent(parts[largest])} of the step is {largest}; {_advice(largest)}."
+        name = "what has no name" if largest == "other" else largest
+        return f"Not loader or convolutions limit but {name} ({percent(parts[largest])} of the step); {_advice(largest)}."
     reached = f"{percent(in_passes)} of the step is in the encoders' passes, at {percent(convolutions['share_of_best_in_passes'])} of the "
     reached += "best rate of a convolution here"
     faster = convolutions.get("best_flop_per_s_bf16", 0.0) / convolutions["best_flop_per_s"]
@@ -166,8 +167,8 @@ def _verdict(training: TrainingClips, parts: dict[Part, float], convolutions: di
 
 
 def _advice(part: Part) -> str:
+    """What makes less of a part."""
     return {
         "augmentation": "--device cuda does it in a few kernels, --set clip.size=N makes it less",
         "objective": "a smaller --set moco.queue_size=N makes it less",
-        "other": "a larger --batch-size makes fewer, longer steps",
     }.get(part, "a larger --batch-size makes fewer, longer steps, and --compile fewer kernels")
