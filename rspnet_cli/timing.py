@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import get_ident
 from time import perf_counter
 from types import TracebackType
 from typing import Literal, Protocol
@@ -56,12 +57,16 @@ class Listener(Protocol):
 
 
 _listener: Listener | None = None
+_thread = 0
+"""The one that is listened to."""
 _UNHEARD = nullcontext()
 
 
 def timed(part: Part) -> AbstractContextManager[None]:
     """The block is a part of the work. Not to be left open across the yield of a generator."""
-    return _UNHEARD if _listener is None else _Timed(_listener, part)
+    if _listener is None or get_ident() != _thread:  # parts of several threads are not within each other
+        return _UNHEARD
+    return _Timed(_listener, part)
 
 
 class _Timed:
@@ -79,9 +84,9 @@ class _Timed:
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Tell a listener of the parts of this process, and none that listened before; processes forked meanwhile are not listened to."""
-    global _listener
-    before, _listener = _listener, listener
+    """Tell a listener of the parts of this thread, and none that listened before; processes forked meanwhile are not listened to."""
+    global _listener, _thread
+    before, _listener, _thread = _listener, listener, get_ident()
     try:
         yield
     finally:

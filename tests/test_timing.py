@@ -1,6 +1,7 @@
 """Parts of the work: unheard they are nothing, heard they add up, whatever happens in them."""
 
 import multiprocessing
+import threading
 import time
 
 import pytest
@@ -69,6 +70,20 @@ def test_a_part_takes_its_time_off_the_one_around_it() -> None:
     add_part(seconds, "convert", "other", 1.0)
     add_part(seconds, "other", None, 10.0)
     assert seconds == {"convert": 3.0, "decode": 3.0, "other": 4.0}
+
+
+def test_other_threads_are_not_listened_to() -> None:
+    notes = Notes()
+
+    def elsewhere() -> None:
+        with timed("decode"):
+            pass
+
+    with listening(notes), timed("other"):
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+    assert notes.told == ["other", "end"]
 
 
 def test_a_forked_process_is_not_listened_to() -> None:
