@@ -40,8 +40,7 @@ Part = Literal[
     "forward",
     # eval-retrieval
     "prepare",
-    "candidates",
-    "rank",
+    "search",
 ]
 """Every part there is. A part's time is without that of the parts within it; "other" is what a measurement adds around all of them."""
 

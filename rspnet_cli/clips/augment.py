@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from rspnet_cli.clips.colour import colour, colour_batch, frames_per_chunk
-from rspnet_cli.clips.dataset import Crops
+from rspnet_cli.clips.crops import Crops
 from rspnet_cli.clips.resize import resized_chunks
 from rspnet_cli.config import MEAN, STD
-from rspnet_cli.timing import timed
 
 
 def augment(crops: Crops, *, size: int, antialias: bool, order: str, device: torch.device) -> Tensor:
@@ -46,23 +45,28 @@ def _resize_crops(crops: Crops, size: int, antialias: bool, device: torch.device
 
     Two interpolation matrices per clip give exactly the bilinear resize of its crop; grid_sample would read past the crop's edge.
     """
-    with timed("transfer"):
-        padded = crops.padded(device)  # (N, F, Hmax, Wmax, 3) uint8
-    heights, widths = (torch.tensor([draw.box[side] for draw in crops.draws]) for side in (2, 3))
-    rows = _interpolation(heights, padded.shape[2], size, antialias).to(device, non_blocking=True)  # (N, S, Hmax)
-    columns = _interpolation(widths, padded.shape[3], size, antialias).to(device, non_blocking=True)  # (N, S, Wmax)
-    pixels = padded.permute(0, 4, 1, 2, 3).float().div_(255)  # (N, 3, F, Hmax, Wmax)
-    return torch.einsum("nsh,nclhw,ntw->nclst", rows, pixels, columns)
+    pixels = crops.padded(device)  # (N, 3, F, H, W), 0 to 255
+    matrices = []
+    for side, longest in enumerate(pixels.shape[3:]):
+        lengths = torch.tensor([draw.box[2 + side] for draw in crops.draws])
+        starts = torch.tensor([start[side] for start in crops.starts])
+        matrices.append(_interpolation(lengths, starts, longest, size, antialias).to(device, non_blocking=True))
+    rows, columns = matrices  # (N, S, H), (N, S, W)
+    # Columns first, which needs no copy of the crops in another order; / 255 on the small matrix.
+    across = torch.einsum("nclhw,ntw->nclht", pixels, columns)
+    return torch.einsum("nsh,nclht->nclst", rows / 255, across)
 
 
-def _interpolation(lengths: Tensor, longest: int, size: int, antialias: bool) -> Tensor:
-    """Bilinear weights (align_corners=False) from `lengths` (N,) source pixels to `size`: (N, size, longest), rows summing to 1.
+def _interpolation(lengths: Tensor, starts: Tensor, longest: int, size: int, antialias: bool) -> Tensor:
+    """Bilinear weights (align_corners=False) from `lengths` (N,) source pixels, of `longest` those from `starts` (N,) on, to `size`.
+
+    (N, size, longest), rows summing to 1.
 
     A triangle around each output pixel's centre, one source pixel wide to either side; with antialias one output pixel if that is more.
     """
     pixels = lengths[:, None, None] / size  # (N, 1, 1): source pixels of an output pixel
-    source = torch.arange(longest) + 0.5
+    source = (torch.arange(longest) - starts[:, None] + 0.5)[:, None]  # (N, 1, longest)
     centre = (torch.arange(size) + 0.5)[:, None] * pixels  # (N, S, 1)
     reach = pixels.clamp_min(1) if antialias else 1
-    weights = (1 - (source - centre).abs() / reach).clamp_min(0) * (source < lengths[:, None, None])
+    weights = (1 - (source - centre).abs() / reach).clamp_min(0) * ((source > 0) & (source < lengths[:, None, None]))
     return weights / weights.sum(2, keepdim=True)

@@ -83,7 +83,7 @@ def nearest(
         rows = slice(start, start + QUERY_BLOCK)
         block = _Vectors(ours.values[rows], ours.length[rows], ours.fast[rows])
         own = None if query_groups is None else query_groups[rows]
-        with timed("rank"):
+        with timed("search"):
             index[rows], similarity[rows] = _search_block(block, theirs, own, gallery_groups, k, shift[rows], slack[rows], candidates)
     return Neighbours(index, similarity)
 
@@ -142,8 +142,7 @@ def _search_block(
         # -8 lies below every fast similarity, and above the -inf of those excluded.
         worst = [found[-1] - off if len(found) == k else -8.0 for found, off in zip(best_similarity, shift, strict=True)]
         threshold = _Threshold(np.array(worst, np.float32), slack)
-        with timed("candidates"):
-            rows, columns = candidates(queries.fast, gallery.fast[piece], excluded, threshold, k)
+        rows, columns = candidates(queries.fast, gallery.fast[piece], excluded, threshold, k)
         ends = np.searchsorted(rows, np.arange(num_queries + 1))
         for row in np.flatnonzero(np.diff(ends)):
             column = columns[ends[row] : ends[row + 1]] + start

@@ -9,7 +9,8 @@ import torch
 
 from rspnet_cli import distributed
 from rspnet_cli.clips.augment import augment
-from rspnet_cli.clips.dataset import PREFETCH_BATCHES, BatchOrder, ClipBatch, ClipPairs, Crops, Request, batches
+from rspnet_cli.clips.crops import Crops, planes_on
+from rspnet_cli.clips.dataset import PREFETCH_BATCHES, BatchOrder, ClipBatch, ClipPairs, Request, batches
 from rspnet_cli.clips.draws import StepDraw, draw_step
 from rspnet_cli.config import DataConfig, PretrainConfig
 from rspnet_cli.errors import InputError
@@ -23,7 +24,7 @@ class PairedClips:
 
     def __init__(self, config: PretrainConfig, table: FramesTable, rows: np.ndarray, device: torch.device) -> None:
         self.config, self.rows, self.device = config, rows, device
-        self._dataset = ClipPairs(table.files, config.clip, config.augment, seed=config.run.seed)
+        self._dataset = ClipPairs(table.files, config.clip, config.augment, seed=config.run.seed, planes=planes_on(device))
 
     @property
     def steps_per_epoch(self) -> int:

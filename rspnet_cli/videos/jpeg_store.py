@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from rspnet_cli.errors import InputError
 from rspnet_cli.files import canonical_json, disk_full, fsync_folder, is_disk_full, temporary_beside
 from rspnet_cli.timing import timed
 from rspnet_cli.videos.picture import BT601, reformatter, rgb_of
+from rspnet_cli.videos.planes import Cut
 from rspnet_cli.videos.stored import StoredVideo
 from rspnet_cli.videos.timestamps import average_rate
 
@@ -119,7 +120,11 @@ class JpegVideo(StoredVideo):
         self._decoder = av.CodecContext.create("mjpeg", "r")
         self._decoder.thread_count = 1
 
-    def _read_into(self, index: int, out: npt.NDArray[np.uint8]) -> None:
+    def read_cuts(self, cuts: Sequence[Cut]) -> list[npt.NDArray[np.uint8]]:
+        """See StoredVideo."""
+        return self._cut_each(cuts, self._read_frame)
+
+    def _read_frame(self, index: int) -> npt.NDArray[np.uint8]:
         name = frame_name(index)
         try:
             content = (self.path / name).read_bytes()
@@ -141,7 +146,7 @@ class JpegVideo(StoredVideo):
                 dst_color_range=ColorRange.JPEG,
                 threads=1,
             )
-            out[:] = rgb_of(picture)
+        return rgb_of(picture)
 
     def close(self) -> None:
         """Nothing stays open between reads."""

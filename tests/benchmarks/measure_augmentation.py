@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rspnet_cli.clips.augment import augment
-from rspnet_cli.clips.dataset import Crops
+from rspnet_cli.clips.crops import Crop, Crops, pack
 from rspnet_cli.clips.draws import BRIGHTNESS, CONTRAST, SATURATION, ClipDraw, clip_rng, draw_clip
 from rspnet_cli.config import MEAN, STD, AugmentConfig
 from tests.benchmarks.comparison import Row, cpu_seconds, peer, rates
@@ -77,9 +77,8 @@ def _on_gpu() -> list[Row]:
 def _crops(count: int, first: int = 0) -> Crops:
     """A batch as the loader hands it over, of noise: every colour, and neighbours that differ."""
     draws = tuple(draw_clip(HEIGHT, WIDTH, CONFIG, clip_rng(0, 0, first + video, 0)) for video in range(count))
-    num_bytes = sum(FRAMES * draw.box[2] * draw.box[3] * 3 for draw in draws)
-    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, num_bytes, np.uint8))
-    return Crops(pixels, draws, torch.arange(FRAMES).expand(count, -1))
+    rng = np.random.default_rng(0)
+    return pack([Crop(rng.integers(0, 256, (FRAMES, *draw.box[2:], 3), np.uint8), np.arange(FRAMES), draw) for draw in draws])
 
 
 def _check_equal(batches: list[Crops], device: torch.device) -> None:

@@ -44,7 +44,7 @@ PARTS: dict[str, set[Part]] = {
     "loader": {"open", "decode", "convert", "crop", "other"},
     "step": {"augmentation", "key forwards", "query forward", "objective", "backward", "optimizer", "EMA and queue", "loader wait"},
     "export": {"loader wait", "transfer", "preprocess", "forward", "other"},
-    "retrieval": {"prepare", "candidates", "rank", "other"},
+    "retrieval": {"prepare", "search", "other"},
 }
 UNITS = {"extract": "frames/s of a process", "loader": "videos/s", "step": "videos/s", "export": "clips/s", "retrieval": "queries/s"}
 
@@ -366,8 +366,8 @@ def _verdicts(work_dir: Path) -> Iterator[tuple[str, str]]:
     yield "The loader limits", of_export(ExportConfig(workers=0), device, "raw", {"loader wait": 0.5, "forward": 0.5}, 0.5)
     yield "The CPU limits", of_export(ExportConfig(), device, "raw", {"forward": 1.0}, 0.95)
     yield "Not the encoder limits but preprocess", of_export(ExportConfig(), device, "raw", {"preprocess": 0.6, "forward": 0.4}, 0.4)
-    for part in ("candidates", "rank", "prepare"):
-        yield "", retrieval._verdict({part: 0.6, "other": 0.4}, "cpu")
+    yield "The CPU limits: the search reaches 47 %", retrieval._verdict(0.47, "cpu")
+    yield "It runs on cuda:0", retrieval._verdict(12.3, "cuda:0")
 
 
 def test_verdicts_are_sentences_whose_flags_exist(work_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

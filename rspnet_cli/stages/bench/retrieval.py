@@ -15,7 +15,7 @@ from rspnet_cli.manifest import MANIFEST, read_manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.stages.bench.clock import HostClock, write_trace
 from rspnet_cli.stages.bench.measured import Measured, Rate, Request, percent, repeats, shares
-from rspnet_cli.timing import Part, listening, timed
+from rspnet_cli.timing import listening, timed
 from rspnet_cli.usage import forget_peak, peak_bytes
 
 _K = 50
@@ -48,6 +48,7 @@ def bench_retrieval(request: Request) -> Measured:
         write_trace(request.trace, torch.device(device), search)
     rate, parts = Rate.of([len(queries) / lap for lap in clock.laps_s()], "queries/s"), shares(clock.parts_s())
     product_s = _product_s(queries, gallery)
+    of_product_rate = product_s * rate.median / len(queries)
     return Measured(
         setup={
             "features": source,
@@ -59,9 +60,9 @@ def bench_retrieval(request: Request) -> Measured:
         },
         rate=rate,
         parts=parts,
-        figures={"search_s": len(queries) / rate.median, "product_s": product_s, "of_product_rate": product_s * rate.median / len(queries)},
+        figures={"search_s": len(queries) / rate.median, "product_s": product_s, "of_product_rate": of_product_rate},
         memory={"host": peak, "of_the_search": None if peak is None or before is None else max(peak - before, 0)},
-        verdict=_verdict(parts, device),
+        verdict=_verdict(of_product_rate, device),
     )
 
 
@@ -91,10 +92,9 @@ def _product_s(queries: np.ndarray, gallery: np.ndarray) -> float:
     return float(np.median(times))
 
 
-def _verdict(parts: dict[Part, float], device: str) -> str:
-    largest = max(parts, key=lambda part: parts[part])
-    what = {"candidates": "The matrix product and its maxima limit", "rank": "Ranking limits", "prepare": "Preparing the features limits"}
-    share = f"{what.get(largest, 'Small things limit')} ({percent(parts[largest])} of the time)"
-    if largest == "candidates" and device == "cpu":
-        return f"{share}; --device cuda, where there is one, multiplies faster and gives the same result."
-    return f"{share}; it is exact, and no flag makes it faster."
+def _verdict(of_product_rate: float, device: str) -> str:
+    """What limits the search, and what to type."""
+    reached = f"the search reaches {percent(of_product_rate)} of the rate of the bare matrix product on the CPU"
+    if device != "cpu":
+        return f"It runs on {device}, where {reached}; no flag makes it faster."
+    return f"The CPU limits: {reached}; --device cuda, where there is one, multiplies faster and finds the same."
