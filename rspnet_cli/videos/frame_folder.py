@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from rspnet_cli.timing import timed
 from rspnet_cli.videos.broken import BrokenVideo
 from rspnet_cli.videos.container import DECODER_MARGIN, error_words
-from rspnet_cli.videos.decode import IMPOSSIBLE_SIZE, VideoInfo, check_size
+from rspnet_cli.videos.decode import IMPOSSIBLE_SIZE, Picture, VideoInfo, check_size
 from rspnet_cli.videos.frame_files import NoFrames, frame_files, read_frame
 from rspnet_cli.videos.picture import Orientation, UnsupportedColour, display_size, orientation_of
 from rspnet_cli.videos.timestamps import store_timescale
@@ -69,6 +69,10 @@ class FrameFolder(AbstractContextManager["FrameFolder"]):
                 what = f"is cut short: {self.decoded} frames are there of the {self.declared} that its list states"
                 raise BrokenVideo(self.path, what, self.decoded, self.declared)
             self.partial = True
+
+    def converted(self, convert: Callable[[VideoFrame], Picture]) -> Iterator[tuple[int, Picture]]:
+        """The same with what `convert` makes of each frame."""
+        return ((ticks, convert(frame)) for ticks, frame in self.decoded_frames())
 
     def unsupported(self, error: UnsupportedColour) -> BrokenVideo:
         """The reason for a colour matrix that cannot be converted."""

@@ -8,8 +8,9 @@ at 160 x 120 and at 128 x 96, at 125 to 195 KiB for 250 frames.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,6 +33,9 @@ from rspnet_cli.videos.timestamps import average_rate, store_timescale
 
 GROUP = 16
 MAX_STORED_PIXELS = 2**28
+# The encoder gets so many bytes of pictures at a time: decoder and encoder in turns for every picture push each other's code and tables
+# out of the core's caches. For 340 x 256 to 170 x 128 the blocks saved 1 % on idle cores, 6 to 11 % where 4 processes shared 2.
+BLOCK_BYTES = 2**21
 # Pixel formats of a frame file: is that FFmpeg's name for full range?
 _FULL_RANGE = {"yuv420p": False, "yuvj420p": True}
 
@@ -76,7 +80,7 @@ def write_h264(
             options = {"movie_timescale": str(timescale), "video_track_timescale": str(timescale), "fflags": "+bitexact"}
             with av.open(output, "w", format="mp4", options=options) as container:
                 stream = _add_stream(container, size, time_base, rate, crf)
-                for ticks, picture in pictures:
+                for ticks, picture in _in_blocks(pictures, size):
                     picture.pts, picture.time_base = ticks, time_base
                     picture.pict_type = PictureType.NONE  # else the source's key frames would be forced upon ours
                     times.append(ticks)
@@ -89,6 +93,14 @@ def write_h264(
                 raise output.error
         file.flush()
     return times
+
+
+def _in_blocks(pictures: Iterable[tuple[int, VideoFrame]], size: tuple[int, int]) -> Iterator[tuple[int, VideoFrame]]:
+    """The same pictures; those of a block are all made before the first of them is given."""
+    source = iter(pictures)
+    length = max(1, BLOCK_BYTES // (size[0] * size[1] * 3 // 2))
+    while block := list(islice(source, length)):
+        yield from block
 
 
 def _add_stream(

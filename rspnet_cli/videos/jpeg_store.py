@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from rspnet_cli.videos.timestamps import average_rate
 QUANTISER = 2
 TIMES = "times.json"
 MAX_TIMES_BYTES = 2**30
+_FSYNC_THREADS = 8
 _OURS = re.compile(r"img_\d{5,}\.jpg|times\.json")
 
 
@@ -53,12 +55,13 @@ def write_jpeg(
         for ticks, picture in pictures:
             picture.pts, picture.time_base, picture.pict_type = len(times), Fraction(1, 25), PictureType.NONE
             with timed("encode"):
-                _write_durably(temporary / frame_name(len(times)), b"".join(bytes(packet) for packet in encoder.encode(picture)))
+                (temporary / frame_name(len(times))).write_bytes(b"".join(bytes(packet) for packet in encoder.encode(picture)))
             times.append(ticks)
         fps = average_rate(times[0], times[-1], len(times), time_base) or float(rate)
         content = {"fps": fps, "height": size[1], "times_s": [float(ticks * time_base) for ticks in times], "width": size[0]}
-        _write_durably(temporary / TIMES, canonical_json(content).encode())
-        fsync_folder(temporary)
+        (temporary / TIMES).write_bytes(canonical_json(content).encode())
+        with timed("write"):
+            _fsync_all(temporary)
         _replace(temporary, target)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -81,11 +84,18 @@ def _encoder(size: tuple[int, int]) -> VideoCodecContext:
     return encoder
 
 
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def _fsync_all(folder: Path) -> None:
+    """Make a new folder durable with all its files. Side by side: a disk answers many requests as fast as one (180 files: 1.6 s in turn,
+    0.1 to 0.7 s so).
+    """
+
+    def fsync(path: Path) -> None:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    with ThreadPoolExecutor(_FSYNC_THREADS) as pool:
+        list(pool.map(fsync, folder.iterdir()))  # raises what a thread did
+    fsync_folder(folder)
 
 
 def _replace(temporary: Path, target: Path) -> None:

@@ -106,8 +106,8 @@ def _open_source(
 def _pictures(video: Video | FrameFolder, size: tuple[int, int], kind: PictureFormat) -> Iterator[tuple[int, VideoFrame]]:
     """(ticks, upright picture of the stored size) of every frame. There is at least one, or BrokenVideo."""
     num_pictures = 0
-    for ticks, frame in video.decoded_frames():
-        yield ticks, _picture(video, frame, size, kind)
+    for picture in video.converted(lambda frame: _picture(video, frame, size, kind)):
+        yield picture
         num_pictures += 1
     if not num_pictures:
         raise BrokenVideo(video.path, "has no undamaged picture", video.decoded, video.declared)

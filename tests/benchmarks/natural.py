@@ -13,7 +13,7 @@ from tests.encode import Codec, encode
 
 # As data sets are handed out: UCF101's and Kinetics' clips in their usual small copies.
 SIZE = (340, 256)
-# x264's defaults, spelled out. Kinetics at this size has 400 to 800 kbit/s; these videos have 630.
+# x264's defaults, spelled out: 400 to 450 kbit/s.
 SOURCE = Codec("libx264", ".mp4", options={"preset": "medium", "crf": "23", "x264-params": "keyint=250:threads=1:mbtree=0"})
 _GRAIN = 2.0  # standard deviation, in levels of 255
 _FINE = 2  # the scene is drawn at twice the size: things move by half pixels
@@ -31,7 +31,7 @@ def scene(num_frames: int, size: tuple[int, int], seed: int = 0) -> Iterator[npt
     """(H, W, 3) uint8: a camera that sways over a landscape of noise, three things that cross it."""
     rng = np.random.default_rng(seed)
     width, height = size[0] * _FINE, size[1] * _FINE
-    sway = (width // 3, height // 3)
+    sway = np.array([width // 3, height // 3])
     world = _texture(rng, height + sway[1], width + sway[0])  # (H', W', 3)
     things = [_Thing(rng, width, height) for _ in range(3)]
     grain = [rng.normal(0, _GRAIN, (size[1], size[0], 1)).astype(np.float32) for _ in range(16)]
@@ -70,4 +70,5 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[n
     noise = np.fft.rfft2(rng.normal(size=(4, height, width))) / frequency**1.25
     grey, *tints = np.fft.irfft2(noise, s=(height, width))
     planes = np.stack([grey + 0.3 * tint for tint in tints], -1)
-    return (127 + 50 * planes / planes.std()).clip(0, 255).astype(np.float32)
+    levels: npt.NDArray[np.float32] = (127 + 50 * planes / planes.std()).clip(0, 255).astype(np.float32)
+    return levels
