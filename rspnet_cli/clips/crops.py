@@ -15,6 +15,7 @@ from torch.utils.data import get_worker_info
 
 from rspnet_cli.clips.draws import ClipDraw
 from rspnet_cli.clips.yuv import rgb_of_planes
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.planes import Box, Planes
 
 
@@ -84,7 +85,9 @@ class Crops:
         inside = np.minimum(np.arange(longest), np.array(heights)[:, None] - 1)  # (B, H)
         rows = (begin[:, None] + np.array(heights)[:, None] * frames)[:, :, None] + inside[:, None]  # (B, F, H)
         index = torch.from_numpy(rows.ravel()).to(device, non_blocking=True)
-        pixels = self.pixels.to(device, non_blocking=True).index_select(0, index).view(*rows.shape, -1)  # (B, F, H, 3 W)
+        with timed("transfer"):
+            moved = self.pixels.to(device, non_blocking=True)
+        pixels = moved.index_select(0, index).view(*rows.shape, -1)  # (B, F, H, 3 W)
         if self.full_range is None:
             return pixels.view(*rows.shape, -1, 3).permute(0, 4, 1, 2, 3).float()
         return self._rgb(pixels, self.full_range)

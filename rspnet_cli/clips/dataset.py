@@ -23,9 +23,13 @@ from rspnet_cli.clips.sampling import FrameRate, cover_clip, frames_at_rate, pla
 from rspnet_cli.config import AugmentConfig, ClipConfig
 from rspnet_cli.config.training import OptimSection
 from rspnet_cli.errors import RspnetError
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.frames import FrameFiles
 from rspnet_cli.videos.planes import Box, Cut
 from rspnet_cli.videos.store import StoredVideo, open_store
+
+PREFETCH_BATCHES = 4
+"""Batches that a worker reads ahead."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,10 @@ class TrainingClips(Dataset[Sample | RspnetError]):
         self.files, self.augment, self.frame_rate, self.seed, self.planes = files, augment, frame_rate, seed, planes
         self._checked = np.zeros(len(files.frames), dtype=bool)
 
+    def skip_checks(self) -> None:
+        """Take every frame file for checked, as it is after the first epoch."""
+        self._checked[:] = True
+
     def __getitem__(self, request: Request) -> Sample | RspnetError:
         row = request.row
         try:
@@ -89,12 +97,15 @@ class TrainingClips(Dataset[Sample | RspnetError]):
             if not self._checked[row]:
                 self.files.check_file(row)
                 self._checked[row] = True
-            with open_store(self.files.path(row)) as video:
+            with timed("open"):
+                store = open_store(self.files.path(row))
+            with store as video:
                 at_rate = frames_at_rate(video.num_frames, fps=float(self.files.fps[row]), frame_rate=self.frame_rate)
                 clips = list(self._clips(video, at_rate, request))
                 # All clips at once: they overlap, and every frame is decoded once.
                 cuts = [clip.cut for clip in clips]
-                read = video.read_planes(cuts) if self.planes else video.read_cuts(cuts)
+                with timed("decode"):
+                    read = video.read_planes(cuts) if self.planes else video.read_cuts(cuts)
         except RspnetError as error:
             return error
         return Sample(row, tuple(Crop(frames, clip.offsets, clip.draw) for frames, clip in zip(read, clips, strict=True)))
@@ -163,7 +174,9 @@ def collate(items: Sequence[Sample | RspnetError]) -> ClipBatch | RspnetError:
             return item
         good.append(item)
     by_number = zip(*(sample.clips for sample in good), strict=True)
-    return ClipBatch(tuple(pack(crops) for crops in by_number), torch.tensor([sample.row for sample in good]))
+    with timed("crop"):
+        packed = tuple(pack(crops) for crops in by_number)
+    return ClipBatch(packed, torch.tensor([sample.row for sample in good]))
 
 
 class BatchOrder(Sampler["list[Request]"]):
@@ -213,4 +226,4 @@ class BatchOrder(Sampler["list[Request]"]):
 
 def batches(dataset: TrainingClips, order: Iterable[list[Request]], *, workers: int, pin_memory: bool = False) -> Generator[ClipBatch]:
     """Load the batches of the requests (a BatchOrder) in order. Raises the RspnetError of a video that cannot be read."""
-    return read_ahead(dataset, workers=workers, prefetch=4, collate=collate, pin_memory=pin_memory, batch_sampler=order)
+    return read_ahead(dataset, workers=workers, prefetch=PREFETCH_BATCHES, collate=collate, pin_memory=pin_memory, batch_sampler=order)

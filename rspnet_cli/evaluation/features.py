@@ -22,6 +22,7 @@ from rspnet_cli.clips.sampling import FrameRate, cover_clips, frames_at_rate, un
 from rspnet_cli.encoder.load import resize_and_normalise
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.evaluation.gallery import Gallery
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.store import StoredVideo, open_store
 
 # Batch norm is estimated on so many train videos, evenly spaced over the table, one centre clip each; of fewer videos more clips are taken.
@@ -177,13 +178,17 @@ def clip_batches(videos: Iterable[VideoClips], batch_size: int, clip_input: Clip
     """
     ready, batch, filled = torch.empty(0), torch.empty(0, 1, 1, 1, 1), 0  # frames of a video; clips
     for video in videos:
-        ready = _resized(video.frames.to(clip_input.device, non_blocking=True), clip_input, ready)
-        for clip in video.clips.to(clip_input.device, non_blocking=True):
-            if filled == len(batch):  # room for this video's clips, then for twice as many: there may be fewer than a batch holds
-                larger = ready.new_empty((min(batch_size, max(len(video.clips), 2 * filled)), len(clip), *ready.shape[1:]))
-                larger[:filled] = batch[:filled]
-                batch = larger  # (b, T, S, S, 3): channels last, the faster layout
-            torch.index_select(ready, 0, clip, out=batch[filled])
+        with timed("transfer"):
+            frames, clips = (part.to(clip_input.device, non_blocking=True) for part in (video.frames, video.clips))
+        with timed("preprocess"):
+            ready = _resized(frames, clip_input, ready)
+        for clip in clips:
+            with timed("preprocess"):
+                if filled == len(batch):  # room for this video's clips, then for twice as many: there may be fewer than a batch holds
+                    larger = ready.new_empty((min(batch_size, max(len(clips), 2 * filled)), len(clip), *ready.shape[1:]))
+                    larger[:filled] = batch[:filled]
+                    batch = larger  # (b, T, S, S, 3): channels last, the faster layout
+                torch.index_select(ready, 0, clip, out=batch[filled])
             filled += 1
             if filled == batch_size:
                 yield batch.permute(0, 4, 1, 2, 3)

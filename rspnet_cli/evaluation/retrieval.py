@@ -18,6 +18,7 @@ from functools import partial
 import numpy as np
 
 from rspnet_cli.evaluation.candidates import candidates_on
+from rspnet_cli.timing import timed
 
 QUERY_BLOCK = 256
 GALLERY_PIECE = 16384  # with QUERY_BLOCK: 16 MiB of similarities per thread, which a CPU's cache still holds
@@ -78,9 +79,10 @@ def nearest(
     queries, gallery = (np.asarray(side, np.float32) for side in (queries, gallery))
     # With any m, q.g = (q - m).(g - m) + (g.m - m.m) + q.m. The last term orders nothing, the one before it rides along as one more
     # channel. An untrained encoder gives nearly the same vector to every video: without m, float32 could not tell them apart.
-    middle = _mean_unit(gallery[:: -(-len(gallery) // _SAMPLE)])
-    ours = _around(queries, middle)
-    ours.fast[:, -1] = 1
+    with timed("prepare"):
+        middle = _mean_unit(gallery[:: -(-len(gallery) // _SAMPLE)])
+        ours = _around(queries, middle)
+        ours.fast[:, -1] = 1
     index = np.zeros((len(queries), k), np.int64)
     similarity = np.full((len(queries), k), -np.inf)
 
@@ -99,7 +101,8 @@ def nearest(
     def searched() -> Iterator[None]:
         """Every block in every piece; the pieces one after the other, so that ties come in the gallery's order."""
         for piece in pieces:
-            theirs = _around(gallery[piece], middle)
+            with timed("prepare"):
+                theirs = _around(gallery[piece], middle)
             bias = theirs.along - middle @ middle
             theirs.fast[:, -1] = bias
             # Each side of a comparison is off by at most C + 1 roundings of its terms' sizes; 15 more are for the inputs'.
@@ -110,8 +113,9 @@ def nearest(
     with candidates_on(device) as candidates, _threads(device, len(queries)) as (threads, in_threads):
         blocks = _slices(len(queries), min(QUERY_BLOCK, max(_SMALL_BLOCK, -(-len(queries) // threads))))
         pieces = _slices(len(gallery), GALLERY_PIECE)
-        for _ in zip(track(range(len(pieces) * len(blocks))), searched(), strict=True):
-            pass
+        with timed("search"):
+            for _ in zip(track(range(len(pieces) * len(blocks))), searched(), strict=True):
+                pass
     assert np.isfinite(similarity).all(), "every query needs at least k gallery videos"
     return Neighbours(index, similarity)
 

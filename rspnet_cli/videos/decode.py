@@ -19,6 +19,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.broken import BrokenVideo
 from rspnet_cli.videos.container import declared_frames, error_words, missing_bytes, open_container
 from rspnet_cli.videos.picture import Orientation, UnsupportedColour, display_size, orientation_of, rgb_of, stored_size, to_picture
@@ -218,7 +219,8 @@ class Video(AbstractContextManager["Video"]):
         """The pictures as they decode, up to the end or the first error after the first picture; what went wrong goes to `_error`."""
         for packet in self._packets_read():
             try:
-                frames = self._stream.codec_context.decode(packet)
+                with timed("decode"):
+                    frames = self._stream.codec_context.decode(packet)
             except av.error.EOFError:
                 break
             except av.FFmpegError as error:
@@ -229,7 +231,8 @@ class Video(AbstractContextManager["Video"]):
                 continue
             yield from self._checked(frames)
         try:
-            rest = self._stream.codec_context.decode(None)  # what the decoder still holds, in front of an error too
+            with timed("decode"):
+                rest = self._stream.codec_context.decode(None)  # what the decoder still holds, in front of an error too
         except av.FFmpegError as error:
             rest = []
             if not isinstance(error, av.error.EOFError):
@@ -240,7 +243,8 @@ class Video(AbstractContextManager["Video"]):
         packets = self._container.demux(self._stream)
         while True:
             try:
-                packet = next(packets, None)
+                with timed("decode"):
+                    packet = next(packets, None)
             except av.FFmpegError as error:
                 self._error = f"reading failed: {error_words(error)}"
                 return

@@ -12,6 +12,7 @@ import av
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.broken import BrokenVideo
 from rspnet_cli.videos.container import DECODER_MARGIN, error_words
 from rspnet_cli.videos.decode import IMPOSSIBLE_SIZE, Picture, VideoInfo, check_size
@@ -84,7 +85,8 @@ class FrameFolder(AbstractContextManager["FrameFolder"]):
         try:
             packet = av.Packet(read_frame(self.path, name))
             packet.is_keyframe = True  # FFmpeg's PNG decoder adds the picture before to one that is not (animated PNG)
-            frames = self._decoder.decode(packet)
+            with timed("decode"):
+                frames = self._decoder.decode(packet)
         except NoFrames as fault:
             raise BrokenVideo(self.path, str(fault), self.decoded, self.declared) from fault
         except av.FFmpegError as error:

@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import atomic_path
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.broken import BrokenVideo
 from rspnet_cli.videos.container import open_container
 from rspnet_cli.videos.picture import BT601, reformatter, rgb_of
@@ -83,8 +84,10 @@ def write_h264(
                     picture.pts, picture.time_base = ticks, time_base
                     picture.pict_type = PictureType.NONE  # else the source's key frames would be forced upon ours
                     times.append(ticks)
-                    container.mux(stream.encode(picture))
-                container.mux(stream.encode(None))
+                    with timed("encode"):
+                        container.mux(stream.encode(picture))
+                with timed("encode"):
+                    container.mux(stream.encode(None))
         finally:
             if output.error is not None:
                 raise output.error
@@ -162,15 +165,17 @@ class H264Video(StoredVideo):
         return self._cut_each(cuts, self._read_frame)
 
     def _read_frame(self, index: int) -> npt.NDArray[np.uint8]:
-        picture = reformatter().reformat(
-            self._decode(index),
-            format="rgb24",
-            src_colorspace=Colorspace.ITU601,
-            dst_colorspace=Colorspace.ITU601,
-            src_color_range=ColorRange.JPEG if self.full_range else ColorRange.MPEG,
-            dst_color_range=ColorRange.JPEG,
-            threads=1,
-        )
+        frame = self._decode(index)
+        with timed("convert"):
+            picture = reformatter().reformat(
+                frame,
+                format="rgb24",
+                src_colorspace=Colorspace.ITU601,
+                dst_colorspace=Colorspace.ITU601,
+                src_color_range=ColorRange.JPEG if self.full_range else ColorRange.MPEG,
+                dst_color_range=ColorRange.JPEG,
+                threads=1,
+            )
         return rgb_of(picture)
 
     def read_planes(self, cuts: Sequence[Cut]) -> list[Planes]:
@@ -178,7 +183,9 @@ class H264Video(StoredVideo):
         boxes = [cut.box.even for cut in cuts]
         read = [Planes.empty(len(cut.indices), box, full_range=self.full_range) for cut, box in zip(cuts, boxes, strict=True)]
         for index, places in self._in_order(cuts):
-            copy_planes(self._decode(index), [(boxes[number], read[number], place) for number, place in places])
+            frame = self._decode(index)
+            with timed("crop"):
+                copy_planes(frame, [(boxes[number], read[number], place) for number, place in places])
         return read
 
     def _decode(self, index: int) -> VideoFrame:

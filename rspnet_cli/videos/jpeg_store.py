@@ -20,6 +20,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import canonical_json, disk_full, fsync_folder, is_disk_full, temporary_beside
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.picture import BT601, reformatter, rgb_of
 from rspnet_cli.videos.planes import Cut
 from rspnet_cli.videos.stored import StoredVideo
@@ -53,12 +54,14 @@ def write_jpeg(
     try:
         for ticks, picture in pictures:
             picture.pts, picture.time_base, picture.pict_type = len(times), Fraction(1, 25), PictureType.NONE
-            (temporary / frame_name(len(times))).write_bytes(b"".join(bytes(packet) for packet in encoder.encode(picture)))
+            with timed("encode"):
+                (temporary / frame_name(len(times))).write_bytes(b"".join(bytes(packet) for packet in encoder.encode(picture)))
             times.append(ticks)
         fps = average_rate(times[0], times[-1], len(times), time_base) or float(rate)
         content = {"fps": fps, "height": size[1], "times_s": [float(ticks * time_base) for ticks in times], "width": size[0]}
         (temporary / TIMES).write_bytes(canonical_json(content).encode())
-        _fsync_all(temporary)
+        with timed("write"):
+            _fsync_all(temporary)
         _replace(temporary, target)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -143,15 +146,16 @@ class JpegVideo(StoredVideo):
         frame = frames[0] if len(frames) == 1 else None
         if not isinstance(frame, VideoFrame) or frame.is_corrupt or (frame.width, frame.height) != (self.width, self.height):
             raise self.damaged(f"{name} does not decode")
-        picture = reformatter().reformat(
-            frame,
-            format="rgb24",
-            src_colorspace=Colorspace.ITU601,
-            dst_colorspace=Colorspace.ITU601,
-            src_color_range=ColorRange.JPEG,
-            dst_color_range=ColorRange.JPEG,
-            threads=1,
-        )
+        with timed("convert"):
+            picture = reformatter().reformat(
+                frame,
+                format="rgb24",
+                src_colorspace=Colorspace.ITU601,
+                dst_colorspace=Colorspace.ITU601,
+                src_color_range=ColorRange.JPEG,
+                dst_color_range=ColorRange.JPEG,
+                threads=1,
+            )
         return rgb_of(picture)
 
     def close(self) -> None:

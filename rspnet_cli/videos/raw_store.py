@@ -20,6 +20,7 @@ from av.video.frame import VideoFrame
 
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import atomic_path
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.picture import rgb_of
 from rspnet_cli.videos.planes import Cut
 from rspnet_cli.videos.stored import StoredVideo
@@ -38,7 +39,8 @@ def write_raw(
     with atomic_path(target) as temporary, temporary.open("wb") as file:
         file.write(bytes(HEADER_BYTES))
         for ticks, picture in pictures:
-            file.write(np.ascontiguousarray(rgb_of(picture)).data)
+            with timed("encode"):
+                file.write(np.ascontiguousarray(rgb_of(picture)).data)
             times.append(ticks)
         file.write(np.array([float(ticks * time_base) for ticks in times], "<f8").data)
         file.seek(0)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rspnet_cli.errors import InputError
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.planes import Box, Cut, Planes
 
 
@@ -37,7 +38,8 @@ class StoredVideo(AbstractContextManager["StoredVideo"]):
 
         Raises IndexError for an index outside the video, InputError where the file is damaged.
         """
-        (frames,) = self.read_cuts([Cut(np.asarray(indices, np.int64).reshape(-1), Box(0, 0, self.height, self.width))])
+        with timed("decode"):
+            (frames,) = self.read_cuts([Cut(np.asarray(indices, np.int64).reshape(-1), Box(0, 0, self.height, self.width))])
         return frames
 
     @abstractmethod
