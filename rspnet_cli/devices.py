@@ -11,6 +11,9 @@ from rspnet_cli.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+# Importing torch takes seconds, in which a CPU core does this many multiplications of a search; the result is the same everywhere.
+GPU_MULTIPLICATIONS = 1e12
+
 
 def resolve_device(name: str) -> torch.device:
     """auto: this rank's GPU, else Apple's, else the CPU. Raises InputError for a device that is not there."""
@@ -43,6 +46,13 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def search_device(wanted: str, multiplications: float) -> str:
+    """ "cpu" (numpy), or the torch device to search features on. auto stays on the CPU for what it does in seconds."""
+    if wanted == "cpu" or (wanted == "auto" and multiplications < GPU_MULTIPLICATIONS):
+        return "cpu"
+    return str(resolve_device(wanted))
 
 
 def check_compiler(device: torch.device) -> None:

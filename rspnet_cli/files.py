@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rspnet_cli.errors import DiskFullError, RspnetError
+from rspnet_cli.timing import timed
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 TEMPORARY = ".tmp-"
@@ -53,10 +54,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = temporary_beside(path)
     try:
         yield temporary
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-        fsync_folder(path.parent)
+        with timed("write"):
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+            fsync_folder(path.parent)
     except BaseException as error:
         needed: int | None = None
         with suppress(OSError):

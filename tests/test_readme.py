@@ -44,7 +44,7 @@ def test_the_setting_names_every_backbone() -> None:
 def test_the_main_job_is_there() -> None:
     stages = (
         *("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "inspect", "report"),
-        *("preview", "visualize", "search", "import-checkpoint"),
+        *("preview", "visualize", "search", "import-checkpoint", "bench"),
     )
     assert all(any(f"rspnet {stage}" in command for command in COMMANDS) for stage in stages)
 
@@ -57,7 +57,7 @@ def test_every_option_of_a_command_exists(command: str, capsys: pytest.CaptureFi
     for word in words[1:]:
         if word.startswith("--"):
             assert re.search(rf"{word}\b", help_text), f"{word} is no option of {words[0]}"
-    settings = {"pretrain": pretrain_settings, "preview": pretrain_settings, "finetune": finetune_settings}
+    settings = dict.fromkeys(("pretrain", "preview", "bench"), pretrain_settings) | {"finetune": finetune_settings}
     for setting in re.findall(r"--set (\S+)", command):
         settings[words[0]](sets=[setting])
 

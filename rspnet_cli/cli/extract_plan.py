@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rspnet_cli.cli.tables import show_table
+from rspnet_cli.cli.tables import bytes_text, show_table
 
 if TYPE_CHECKING:
     from rspnet_cli.stages.plan_extract import Plan
@@ -36,17 +36,6 @@ def show_plan(plan: Plan) -> None:
         _show_names(names, what)
     typer.echo(_cost(plan))
     typer.echo(f"{plan.out}: {plan.out_holds}.")
-
-
-def bytes_text(number: float) -> str:
-    """A size in words: 812 bytes, 3.4 MB, 1.2 TB (powers of 1000)."""
-    if number < 1000:
-        return f"{number:.0f} bytes"
-    for unit in ("kB", "MB", "GB"):
-        number /= 1000
-        if number < 999.95:
-            return f"{number:.1f} {unit}"
-    return f"{number / 1000:,.1f} TB"
 
 
 def _cells(splits: dict[str, dict[str, int]], columns: Sequence[tuple[str, str]]) -> list[str]:

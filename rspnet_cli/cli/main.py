@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 
 from rspnet_cli import __version__
+from rspnet_cli.cli.bench import bench
 from rspnet_cli.cli.eval_classification import eval_classification
 from rspnet_cli.cli.eval_retrieval import eval_retrieval
 from rspnet_cli.cli.export_checkpoint import export_checkpoint
@@ -61,6 +62,7 @@ app.command("import-checkpoint")(import_checkpoint)
 app.command("export-checkpoint")(export_checkpoint)
 app.command("recipes")(recipes)
 app.command("reproduce")(reproduce)
+app.command("bench")(bench)
 
 # Options that take several values as typed (`--topk 1 5 10`, `--topk 1,5,10`); Typer's lists want the option repeated. File names may hold
 # a comma, so those of --videos are separate words, up to the next option.

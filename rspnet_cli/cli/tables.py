@@ -29,6 +29,17 @@ def seen_text(seen: int | None, what: str) -> str:
     return f"{seen:,} of the {what} were seen in pretraining."
 
 
+def bytes_text(number: float) -> str:
+    """A size in words: 812 bytes, 3.4 MB, 1.2 TB (powers of 1000)."""
+    if number < 1000:
+        return f"{number:.0f} bytes"
+    for unit in ("kB", "MB", "GB"):
+        number /= 1000
+        if number < 999.95:
+            return f"{number:.1f} {unit}"
+    return f"{number / 1000:,.1f} TB"
+
+
 def stdout_console() -> Console:
     """rich on stdout. Off a terminal it would assume 80 columns and cut what does not fit."""
     from rich.console import Console

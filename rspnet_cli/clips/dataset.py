@@ -1,13 +1,12 @@
 """Frame store + sampling -> uint8 clips: what the loader's worker processes do, and the order they do it in.
 
-A worker reads the clips of a video (two to pretrain, one to fine-tune), cuts each clip's crop box and hands over bytes; floats are made
-on the training device. Pretraining draws the step's speed before, so that only frames which reach the encoder are converted, moved and
-augmented: at T 16 and speed 3, 42 of 96.
+A worker reads the crop boxes of the clips of a video (two to pretrain, one to fine-tune) and hands over bytes; floats are made
+on the training device, and there RGB of YUV planes. Pretraining draws the step's speed before, so that only frames which reach the
+encoder are read, moved and augmented: at T 16 and speed 3, 42 of 96.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,51 +16,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from rspnet_cli.clips.crops import Crop, Crops, pack
 from rspnet_cli.clips.draws import ClipDraw, StepDraw, clip_rng, draw_clip, epoch_order
 from rspnet_cli.clips.loader import read_ahead
 from rspnet_cli.clips.sampling import FrameRate, cover_clip, frames_at_rate, played_frames, random_clip
 from rspnet_cli.config import AugmentConfig, ClipConfig
 from rspnet_cli.config.training import OptimSection
 from rspnet_cli.errors import RspnetError
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.frames import FrameFiles
+from rspnet_cli.videos.planes import Box, Cut
 from rspnet_cli.videos.store import StoredVideo, open_store
 
-
-@dataclass(frozen=True)
-class Crops:
-    """One clip of each of B videos: F frames of a crop, the crops of different sizes, packed one after the other."""
-
-    pixels: Tensor
-    """(bytes,) uint8: the crops (F, h, w, 3) flattened."""
-    draws: tuple[ClipDraw, ...]
-    """Their augmentation; the crop boxes give h and w."""
-    offsets: Tensor
-    """(B, F) int64, ascending: which frames of the clip's span these are."""
-
-    @property
-    def num_frames(self) -> int:
-        """F: frames of each crop."""
-        return self.offsets.shape[1]
-
-    def unpacked(self) -> list[Tensor]:
-        """The crops, each (F, h, w, 3) uint8, as views."""
-        return self._unpacked(self.pixels)
-
-    def padded(self, device: torch.device) -> Tensor:
-        """All crops on a device, padded with zeros at the bottom and right: (B, F, Hmax, Wmax, 3) uint8."""
-        height, width = (max(draw.box[side] for draw in self.draws) for side in (2, 3))
-        out = torch.zeros((len(self.draws), self.num_frames, height, width, 3), dtype=torch.uint8, device=device)
-        for target, crop in zip(out, self._unpacked(self.pixels.to(device, non_blocking=True)), strict=True):
-            target[:, : crop.shape[1], : crop.shape[2]] = crop
-        return out
-
-    def _unpacked(self, pixels: Tensor) -> list[Tensor]:
-        shapes = [(self.num_frames, draw.box[2], draw.box[3], 3) for draw in self.draws]
-        return [part.view(shape) for part, shape in zip(torch.split(pixels, [math.prod(shape) for shape in shapes]), shapes, strict=True)]
-
-    def pin_memory(self) -> Crops:
-        """The same in page-locked memory, from where it is copied to a GPU without waiting."""
-        return Crops(self.pixels.pin_memory(), self.draws, self.offsets)
+PREFETCH_BATCHES = 4
+"""Batches that a worker reads ahead."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +57,12 @@ class Request(NamedTuple):
     speed: int = 1
 
 
-class Crop(NamedTuple):
-    """One clip as read."""
+class Clip(NamedTuple):
+    """What is read for a clip and how it is augmented."""
 
-    frames: np.ndarray
-    """(F, h, w, 3) uint8."""
+    cut: Cut
     offsets: np.ndarray
-    """(F,) int64: which frames of the clip's span these are."""
+    """(F,) int64: which frames of the clip's span are read."""
     draw: ClipDraw
 
 
@@ -110,12 +77,17 @@ class Sample(NamedTuple):
 class TrainingClips(Dataset[Sample | RspnetError]):
     """Independently cut and cropped clips of the requested videos.
 
-    What is wrong with a video is returned, not raised: a worker's traceback is no sentence.
+    planes: read YUV planes where the store has them (see `planes_on`). What is wrong with a video is returned, not raised: a worker's
+    traceback is no sentence.
     """
 
-    def __init__(self, files: FrameFiles, augment: AugmentConfig, *, frame_rate: FrameRate | None, seed: int) -> None:
-        self.files, self.augment, self.frame_rate, self.seed = files, augment, frame_rate, seed
+    def __init__(self, files: FrameFiles, augment: AugmentConfig, *, frame_rate: FrameRate | None, seed: int, planes: bool = False) -> None:
+        self.files, self.augment, self.frame_rate, self.seed, self.planes = files, augment, frame_rate, seed, planes
         self._checked = np.zeros(len(files.frames), dtype=bool)
+
+    def skip_checks(self) -> None:
+        """Take every frame file for checked, as it is after the first epoch."""
+        self._checked[:] = True
 
     def __getitem__(self, request: Request) -> Sample | RspnetError:
         row = request.row
@@ -125,37 +97,43 @@ class TrainingClips(Dataset[Sample | RspnetError]):
             if not self._checked[row]:
                 self.files.check_file(row)
                 self._checked[row] = True
-            with open_store(self.files.path(row)) as video:
+            with timed("open"):
+                store = open_store(self.files.path(row))
+            with store as video:
                 at_rate = frames_at_rate(video.num_frames, fps=float(self.files.fps[row]), frame_rate=self.frame_rate)
-                return Sample(row, tuple(self._clips(video, at_rate, request)))
+                clips = list(self._clips(video, at_rate, request))
+                # All clips at once: they overlap, and every frame is decoded once.
+                cuts = [clip.cut for clip in clips]
+                with timed("decode"):
+                    read = video.read_planes(cuts) if self.planes else video.read_cuts(cuts)
         except RspnetError as error:
             return error
+        return Sample(row, tuple(Crop(frames, clip.offsets, clip.draw) for frames, clip in zip(read, clips, strict=True)))
 
-    def _clips(self, video: StoredVideo, at_rate: np.ndarray, request: Request) -> Iterator[Crop]:
+    def _clips(self, video: StoredVideo, at_rate: np.ndarray, request: Request) -> Iterator[Clip]:
         """The clips of an open video. at_rate: (n,) its frames at the wanted rate."""
         raise NotImplementedError
 
-    def _crop(self, video: StoredVideo, span: np.ndarray, offsets: np.ndarray, rng: np.random.Generator) -> Crop:
-        """Draw the augmentation and read the frames `offsets` of a clip. span: (n,) the clip's frames in the video."""
+    def _clip(self, video: StoredVideo, span: np.ndarray, offsets: np.ndarray, rng: np.random.Generator) -> Clip:
+        """Draw the augmentation of a clip, of which the frames `offsets` are read. span: (n,) the clip's frames in the video."""
         draw = draw_clip(video.height, video.width, self.augment, rng)
-        top, left, height, width = draw.box
-        frames = video.read(span[offsets])  # (F, H, W, 3)
-        return Crop(frames[:, top : top + height, left : left + width], offsets, draw)
+        return Clip(Cut(span[offsets], Box(*draw.box)), offsets, draw)
 
 
 class ClipPairs(TrainingClips):
     """Query and key for pretraining. Each spans max(speeds) * T frames, of which those played are read."""
 
-    def __init__(self, files: FrameFiles, clip: ClipConfig, augment: AugmentConfig, *, seed: int) -> None:
-        super().__init__(files, augment, frame_rate=FrameRate.of(clip.frame_rate, clip.rate_tolerance), seed=seed)
+    def __init__(self, files: FrameFiles, clip: ClipConfig, augment: AugmentConfig, *, seed: int, planes: bool = False) -> None:
+        frame_rate = FrameRate.of(clip.frame_rate, clip.rate_tolerance)
+        super().__init__(files, augment, frame_rate=frame_rate, seed=seed, planes=planes)
         self.clip = clip
         self.span = max(clip.speeds) * clip.frames
 
-    def _clips(self, video: StoredVideo, at_rate: np.ndarray, request: Request) -> Iterator[Crop]:
+    def _clips(self, video: StoredVideo, at_rate: np.ndarray, request: Request) -> Iterator[Clip]:
         for number in range(2):
             rng = clip_rng(self.seed, request.epoch, request.row, number)
             span = at_rate[random_clip(len(at_rate), frames=self.span, rng=rng)]  # (span,)
-            yield self._crop(video, span, self._offsets(request, is_query=number == 0), rng)
+            yield self._clip(video, span, self._offsets(request, is_query=number == 0), rng)
 
     def _offsets(self, request: Request, *, is_query: bool) -> np.ndarray:
         if self.clip.load == "all":
@@ -168,16 +146,24 @@ class SingleClips(TrainingClips):
     """One clip of T frames for fine-tuning: consecutive ones, or ones spread over the whole video (sampling "cover")."""
 
     def __init__(
-        self, files: FrameFiles, augment: AugmentConfig, *, frames: int, sampling: str, frame_rate: FrameRate | None, seed: int
+        self,
+        files: FrameFiles,
+        augment: AugmentConfig,
+        *,
+        frames: int,
+        sampling: str,
+        frame_rate: FrameRate | None,
+        seed: int,
+        planes: bool = False,
     ) -> None:
-        super().__init__(files, augment, frame_rate=frame_rate, seed=seed)
+        super().__init__(files, augment, frame_rate=frame_rate, seed=seed, planes=planes)
         self.frames = frames
         self.draw = cover_clip if sampling == "cover" else random_clip
 
-    def _clips(self, video: StoredVideo, at_rate: np.ndarray, request: Request) -> Iterator[Crop]:
+    def _clips(self, video: StoredVideo, at_rate: np.ndarray, request: Request) -> Iterator[Clip]:
         rng = clip_rng(self.seed, request.epoch, request.row, 0)
         span = at_rate[self.draw(len(at_rate), frames=self.frames, rng=rng)]  # (T,)
-        yield self._crop(video, span, np.arange(self.frames, dtype=np.int64), rng)
+        yield self._clip(video, span, np.arange(self.frames, dtype=np.int64), rng)
 
 
 def collate(items: Sequence[Sample | RspnetError]) -> ClipBatch | RspnetError:
@@ -188,18 +174,9 @@ def collate(items: Sequence[Sample | RspnetError]) -> ClipBatch | RspnetError:
             return item
         good.append(item)
     by_number = zip(*(sample.clips for sample in good), strict=True)
-    return ClipBatch(tuple(_packed(crops) for crops in by_number), torch.tensor([sample.row for sample in good]))
-
-
-def _packed(crops: Sequence[Crop]) -> Crops:
-    pixels = torch.empty(sum(crop.frames.size for crop in crops), dtype=torch.uint8)
-    flat, start = pixels.numpy(), 0
-    for crop in crops:
-        size = crop.frames.size
-        flat[start : start + size].reshape(crop.frames.shape)[...] = crop.frames
-        start += size
-    offsets = torch.from_numpy(np.stack([crop.offsets for crop in crops]))
-    return Crops(pixels, tuple(crop.draw for crop in crops), offsets)
+    with timed("crop"):
+        packed = tuple(pack(crops) for crops in by_number)
+    return ClipBatch(packed, torch.tensor([sample.row for sample in good]))
 
 
 class BatchOrder(Sampler["list[Request]"]):
@@ -249,4 +226,4 @@ class BatchOrder(Sampler["list[Request]"]):
 
 def batches(dataset: TrainingClips, order: Iterable[list[Request]], *, workers: int, pin_memory: bool = False) -> Generator[ClipBatch]:
     """Load the batches of the requests (a BatchOrder) in order. Raises the RspnetError of a video that cannot be read."""
-    return read_ahead(dataset, workers=workers, prefetch=4, collate=collate, pin_memory=pin_memory, batch_sampler=order)
+    return read_ahead(dataset, workers=workers, prefetch=PREFETCH_BATCHES, collate=collate, pin_memory=pin_memory, batch_sampler=order)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.stopping import STOP_SIGNALS
+from rspnet_cli.timing import timed
 
 _SIGNALS = {*STOP_SIGNALS, signal.SIGCHLD}
 
@@ -72,7 +73,8 @@ def _checked(items: Iterator[Any]) -> Generator[Any]:
     """The items. Raises an RspnetError among them, and one for a worker that was killed."""
     while True:
         try:
-            item = next(items)
+            with timed("loader wait"):
+                item = next(items)
         except StopIteration:
             return
         except (RuntimeError, OSError, EOFError) as error:  # as torch finds a worker dead, or as its connection breaks off

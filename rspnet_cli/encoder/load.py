@@ -48,13 +48,17 @@ class TrainedAs(NamedTuple):
     sampling: str
 
     @classmethod
+    def by_pretraining(cls, m: ModelConfig, c: ClipConfig) -> TrainedAs:
+        """By a pretraining with these settings."""
+        seen_at = (c.frame_rate, c.rate_tolerance)
+        return cls(m.backbone, m.width, m.head, m.embedding_dim, c.frames, c.size, c.antialias, *seen_at, "consecutive")
+
+    @classmethod
     def read(cls, manifest: Manifest) -> TrainedAs:
         """Of a pretraining or a fine-tuning. Raises InputError for a manifest that does not say it."""
         model, clip = manifest.config.get("model", {}), manifest.config.get("clip", {})
         if manifest.stage == "pretrain":
-            m, c = validated(ModelConfig, model), validated(ClipConfig, clip)
-            seen_at = (c.frame_rate, c.rate_tolerance)
-            return cls(m.backbone, m.width, m.head, m.embedding_dim, c.frames, c.size, c.antialias, *seen_at, "consecutive")
+            return cls.by_pretraining(validated(ModelConfig, model), validated(ClipConfig, clip))
         # In these sections None is a default, or what an import does not know.
         model, clip = ({key: value for key, value in section.items() if value is not None} for section in (model, clip))
         tuned, seen = validated(FinetuneModelConfig, model), validated(FinetuneClipConfig, clip)
@@ -144,7 +148,12 @@ def load_encoder(path: str | Path, device: str = "cpu", checkpoint: str | None =
     encoder.load_state_dict(state, assign=True)
     if manifest.is_imported and manifest.config["import"].get("heads") == "initial" and checkpoint != "initial":
         encoder.has_heads = False
-    encoder = encoder.eval().requires_grad_(False).to(target)
+    return ready_to_encode(encoder, target)
+
+
+def ready_to_encode(encoder: PretrainedEncoder, device: torch.device) -> PretrainedEncoder:
+    """The encoder on a device, in evaluation mode, without gradient, in the memory layout that is fastest."""
+    encoder = encoder.eval().requires_grad_(False).to(device)
     # The faster layout of 3D convolutions, on CPUs (measured: half the time for a narrow r3d18) and on GPUs.
     for parameter in encoder.parameters():
         if parameter.dim() == 5:
@@ -183,9 +192,9 @@ def resize_and_normalise(clips: Tensor, size: int, *, antialias: bool) -> Tensor
         if height == width == size
         else F.interpolate(planes, (size, size), mode="bilinear", align_corners=False, antialias=antialias)
     )
-    mean, std = (resized.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    normalised = (resized - mean) / std
-    return normalised.view(batch, frames, 3, size, size).transpose(1, 2)
+    # Whole pictures, laid out as the frames are: three values alone, broadcast over pixels of three, take a CPU 7 times as long.
+    mean, std = (torch.empty_like(resized[:1]).copy_(resized.new_tensor(values).view(3, 1, 1)) for values in (MEAN, STD))
+    return resized.sub_(mean).div_(std).view(batch, frames, 3, size, size).transpose(1, 2)
 
 
 def default_checkpoint(manifest: Manifest) -> str:

@@ -15,11 +15,12 @@ from rspnet_cli.encoder.load import PretrainedEncoder
 from rspnet_cli.evaluation.features import ClipInput, StoredVideos, UniformClips
 from rspnet_cli.evaluation.gallery import Gallery
 from rspnet_cli.tensors import check_shape, open_tensors, write_tensors
+from rspnet_cli.timing import timed
 
 
 def clip_features(encoder: PretrainedEncoder, config: ExportConfig, clips: Tensor) -> Tensor:
     """Pooled features of the last layer: clips (b, 3, T, S, S) float32, normalised -> (b, C) float."""
-    with autocast(encoder, config):
+    with timed("forward"), autocast(encoder, config):
         return pool_features(encoder.feature_map(clips), config.pool)
 
 

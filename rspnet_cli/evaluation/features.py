@@ -22,6 +22,7 @@ from rspnet_cli.clips.sampling import FrameRate, cover_clips, frames_at_rate, un
 from rspnet_cli.encoder.load import resize_and_normalise
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.evaluation.gallery import Gallery
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.store import StoredVideo, open_store
 
 # Batch norm is estimated on so many train videos, evenly spaced over the table, one centre clip each; of fewer videos more clips are taken.
@@ -30,6 +31,7 @@ STATISTICS_CLIPS = 64
 STATISTICS_BATCH = 32
 MIN_PIECE_VIDEOS = 32
 PIECE_BATCHES = 4
+RESIZED_AT_ONCE = 8  # frames, on a CPU: what a resize takes and gives of so many stays in its cache
 
 
 class VideoClips(NamedTuple):
@@ -142,7 +144,7 @@ def split_pieces(num_videos: int, *, clips: int, batch_size: int) -> list[range]
     return [range(start, min(start + size, num_videos)) for start in range(0, num_videos, size)]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def describe_videos(
     describe: Callable[[Tensor], Tensor],
     videos: Iterable[VideoClips],
@@ -170,23 +172,45 @@ def _noting(videos: Iterable[VideoClips], times_s: list[np.ndarray]) -> Iterator
 
 
 def clip_batches(videos: Iterable[VideoClips], batch_size: int, clip_input: ClipInput) -> Iterator[Tensor]:
-    """Preprocessed clips of one video after the other, (b, 3, T, S, S) float32 on the network's device; only the last batch is smaller."""
-    waiting: list[tuple[Tensor, Tensor]] = []
+    """Preprocessed clips of one video after the other, (b, 3, T, S, S) float32 on the network's device; only the last batch is smaller.
+
+    A batch is there until the next one is asked for: its memory is used again, for new memory costs a CPU as much as filling it.
+    """
+    ready, batch, filled = torch.empty(0), torch.empty(0, 1, 1, 1, 1), 0  # frames of a video; clips
     for video in videos:
-        frames = video.frames.to(clip_input.device, non_blocking=True).permute(3, 0, 1, 2)[None]  # (1, 3, U, h, w)
-        # Every frame is resized once; clips of a short video share most of theirs.
-        ready = resize_and_normalise(frames, clip_input.size, antialias=clip_input.antialias)[0].permute(1, 2, 3, 0)  # (U, S, S, 3)
-        waiting += [(ready, clip) for clip in video.clips.to(clip_input.device)]
-        while len(waiting) >= batch_size:
-            yield _stack(waiting[:batch_size])
-            waiting = waiting[batch_size:]
-    if waiting:
-        yield _stack(waiting)
+        with timed("transfer"):
+            frames, clips = (part.to(clip_input.device, non_blocking=True) for part in (video.frames, video.clips))
+        with timed("preprocess"):
+            ready = _resized(frames, clip_input, ready)
+        for clip in clips:
+            with timed("preprocess"):
+                if filled == len(batch):  # room for this video's clips, then for twice as many: there may be fewer than a batch holds
+                    larger = ready.new_empty((min(batch_size, max(len(clips), 2 * filled)), len(clip), *ready.shape[1:]))
+                    larger[:filled] = batch[:filled]
+                    batch = larger  # (b, T, S, S, 3): channels last, the faster layout
+                torch.index_select(ready, 0, clip, out=batch[filled])
+            filled += 1
+            if filled == batch_size:
+                yield batch.permute(0, 4, 1, 2, 3)
+                filled = 0
+    if filled:
+        yield batch[:filled].permute(0, 4, 1, 2, 3)
 
 
-def _stack(clips: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    # Through (b, T, S, S, 3), so that the result is channels_last_3d without another copy.
-    return torch.stack([frames[clip] for frames, clip in clips]).permute(0, 4, 1, 2, 3)
+def _resized(frames: Tensor, clip_input: ClipInput, kept: Tensor) -> Tensor:
+    """Frames (U, h, w, 3) uint8 -> (U or more, S, S, 3) float32, normalised, in `kept` where that is long enough.
+
+    Every frame is resized once; clips of a short video share most of theirs.
+    """
+    size = clip_input.size
+    if len(kept) < len(frames):
+        kept = torch.empty((len(frames), size, size, 3), device=clip_input.device)
+    step = RESIZED_AT_ONCE if clip_input.device.type == "cpu" else len(frames)
+    for start in range(0, len(frames), step):
+        part = frames[start : start + step].permute(3, 0, 1, 2)[None]  # (1, 3, u, h, w)
+        resized = resize_and_normalise(part, size, antialias=clip_input.antialias)  # (1, 3, u, S, S)
+        kept[start : start + part.shape[2]] = resized[0].permute(1, 2, 3, 0)
+    return kept
 
 
 def statistics_clips(rows: np.ndarray) -> tuple[np.ndarray, int]:
@@ -200,6 +224,6 @@ def statistics_batches(
 ) -> Iterator[Tensor]:
     """`num_clips` clips in batches as equal as can be, of about `batch_size`: batch norm averages over batches, not clips."""
     sizes = [len(part) for part in np.array_split(np.arange(num_clips), max(1, round(num_clips / batch_size)))]
-    clips = (clip for batch in clip_batches(videos, 1, clip_input) for clip in batch)
+    clips = (batch[0].clone() for batch in clip_batches(videos, 1, clip_input))
     for size in sizes:
         yield torch.stack(list(islice(clips, size))).contiguous(memory_format=torch.channels_last_3d)

@@ -1,7 +1,7 @@
 """Exact nearest neighbours by cosine, recall@k and its chance level.
 
-The search never holds queries x gallery. For a block of queries and a piece of the gallery, a float32 matrix product and the maxima of
-small blocks of columns give a bound that the k-th best similarity cannot lie below; the few pairs that reach it are computed again in
+The search never holds queries x gallery, nor a second copy of the gallery. For a block of queries and a piece of the gallery a float32
+matrix product finds the few pairs that may belong to the k nearest (`rspnet_cli.evaluation.candidates`); those are computed again in
 float64, in a fixed order of summation. That makes the result the same for every block size, thread count and device, and of equal
 similarities the gallery video with the lower index comes first.
 """
@@ -9,19 +9,27 @@ similarities the gallery video with the lower index comes first.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from rspnet_cli.evaluation.candidates import candidates_on
+from rspnet_cli.timing import timed
+
 QUERY_BLOCK = 256
-GALLERY_PIECE = 16384  # with QUERY_BLOCK: 16 MiB of similarities, which a CPU's cache still holds
-_COLUMN_BLOCK = 16
+GALLERY_PIECE = 16384  # with QUERY_BLOCK: 16 MiB of similarities per thread, which a CPU's cache still holds
 _DECIMALS = 12  # float64 rounds near 1e-15: cosines that differ by less than 1e-12 count as equal
 _ROUNDING = 2.0**-24  # of float32, relative
+_ROWS = 64  # vectors that are worked on at once in float64: 256 KiB of 512 channels, which a core keeps at hand
+_SAMPLE = 4096  # gallery videos whose mean is the middle
+_SMALL_BLOCK = 64  # queries: with fewer at once a product reads the gallery more than it multiplies
 
-# (queries, gallery, excluded, threshold, k) -> (rows, columns) of the pairs that may belong to the top k
-_Candidates = Callable[[np.ndarray, np.ndarray, "np.ndarray | None", "_Threshold", int], tuple[np.ndarray, np.ndarray]]
+# (function of a block, blocks) -> their results, in order
+_Map = Callable[[Callable[[slice], None], Iterable[slice]], Iterable[None]]
 
 
 @dataclass(frozen=True)
@@ -37,22 +45,17 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class _Vectors:
-    """What a search needs of a set of features: exact (values / length) and fast (float32, centred).
+    """What a search needs of V features around a middle m (C,): to multiply fast, and to say what that may be off by.
 
-    values: (V, C) float32 as given; length: (V,) float64, 1 for zero vectors; fast: (V, C + 1) float32.
+    values: (V, C) float32, as given. length: (V,) float64, 1 for zero vectors. fast: (V, C + 1) float32, the unit vectors minus m, and one
+    channel for the other side's needs. along, distance: (V,) float64, of each unit vector u the product u.m and |u - m|.
     """
 
     values: np.ndarray
     length: np.ndarray
     fast: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Threshold:
-    """What a fast similarity must reach: floor, the k-th best so far, (B,) float32; slack, what float32 may be off by, (B,) float32."""
-
-    floor: np.ndarray
-    slack: np.ndarray
+    along: np.ndarray
+    distance: np.ndarray
 
 
 def nearest(
@@ -63,147 +66,155 @@ def nearest(
     query_groups: np.ndarray | None = None,
     gallery_groups: np.ndarray | None = None,
     device: str = "cpu",
-    track: Callable[[range], Iterable[int]] = lambda starts: starts,
+    track: Callable[[range], Iterable[int]] = lambda steps: steps,
 ) -> Neighbours:
     """The k gallery videos with the highest cosine for every query; of equal ones those with the lower index.
 
     queries: (Q, C), gallery: (N, C) float32, finite. A zero vector is at similarity 0 to everything. query_groups (Q,) and
-    gallery_groups (N,) int: a gallery video of the query's own group is left out; at least k others must remain. device: "cpu", or where
-    torch multiplies. track: wraps the loop over query blocks (progress).
+    gallery_groups (N,) int: a gallery video of the query's own group is left out; at least k others must remain. device: "cpu" (as many
+    threads as NumPy's matrix product would take), or where torch multiplies. track: wraps the loop over blocks of queries and
+    pieces of the gallery (progress). Memory: a copy of the queries, the result, a piece of the gallery and 20 MiB for each thread.
     """
     assert (query_groups is None) == (gallery_groups is None)
-    ours, theirs, shift, slack = _prepared(queries, gallery)
-    candidates = _candidates if device == "cpu" else _candidates_on(device)
+    queries, gallery = (np.asarray(side, np.float32) for side in (queries, gallery))
+    # With any m, q.g = (q - m).(g - m) + (g.m - m.m) + q.m. The last term orders nothing, the one before it rides along as one more
+    # channel. An untrained encoder gives nearly the same vector to every video: without m, float32 could not tell them apart.
+    with timed("prepare"):
+        middle = _mean_unit(gallery[:: -(-len(gallery) // _SAMPLE)])
+        ours = _around(queries, middle)
+        ours.fast[:, -1] = 1
     index = np.zeros((len(queries), k), np.int64)
-    similarity = np.zeros((len(queries), k), np.float64)
-    for start in track(range(0, len(queries), QUERY_BLOCK)):
-        rows = slice(start, start + QUERY_BLOCK)
-        block = _Vectors(ours.values[rows], ours.length[rows], ours.fast[rows])
-        own = None if query_groups is None else query_groups[rows]
-        index[rows], similarity[rows] = _search_block(block, theirs, own, gallery_groups, k, shift[rows], slack[rows], candidates)
+    similarity = np.full((len(queries), k), -np.inf)
+
+    def search(theirs: _Vectors, slack: np.ndarray, piece: slice, rows: slice) -> None:
+        """Put what a piece of the gallery has among the k best of a block of queries."""
+        excluded = None
+        if query_groups is not None and gallery_groups is not None:
+            excluded = query_groups[rows, None] == gallery_groups[piece]  # (B, n)
+        # The k-th best so far; -8 lies below every fast similarity, and above the -inf of those excluded.
+        floor = np.maximum(similarity[rows, -1] - ours.along[rows], -8)
+        found, columns = candidates(ours.fast[rows], theirs.fast, excluded, floor, slack[rows], k)
+        if len(found):
+            exact = _cosines(ours, theirs, rows.start + found, columns)
+            _keep_best(index[rows], similarity[rows], found, piece.start + columns, exact)
+
+    def searched() -> Iterator[None]:
+        """Every block in every piece; the pieces one after the other, so that ties come in the gallery's order."""
+        for piece in pieces:
+            with timed("prepare"):
+                theirs = _around(gallery[piece], middle)
+            bias = theirs.along - middle @ middle
+            theirs.fast[:, -1] = bias
+            # Each side of a comparison is off by at most C + 1 roundings of its terms' sizes; 15 more are for the inputs'.
+            sizes = ours.distance * theirs.distance.max() + np.abs(bias).max()
+            slack = 2 * (queries.shape[1] + 16) * _ROUNDING * sizes + 2 * 10.0**-_DECIMALS
+            yield from in_threads(partial(search, theirs, slack, piece), blocks)
+
+    with candidates_on(device) as candidates, _threads(device, len(queries)) as (threads, in_threads):
+        blocks = _slices(len(queries), min(QUERY_BLOCK, max(_SMALL_BLOCK, -(-len(queries) // threads))))
+        pieces = _slices(len(gallery), GALLERY_PIECE)
+        with timed("search"):
+            for _ in zip(track(range(len(pieces) * len(blocks))), searched(), strict=True):
+                pass
+    assert np.isfinite(similarity).all(), "every query needs at least k gallery videos"
     return Neighbours(index, similarity)
 
 
-def _prepared(queries: np.ndarray, gallery: np.ndarray) -> tuple[_Vectors, _Vectors, np.ndarray, np.ndarray]:
-    """Both sides ready to search, and per query (Q,): cosine minus fast similarity, and what the latter may be off by (twice).
+@contextmanager
+def _threads(device: str, num_queries: int) -> Iterator[tuple[int, _Map]]:
+    """How many threads, and a `map` over them: as many as NumPy's matrix product would use, each of which multiplies by itself.
 
-    With the gallery's mean unit vector m, q.g = (q - m).(g - m) + m.g + (q.m - m.m). The last term orders nothing, m.g rides along as one
-    more channel. An untrained encoder gives nearly the same vector to every video: without m, float32 could not tell them apart.
+    A product on all cores would leave the steps around it on one.
     """
-    queries, gallery = (np.ascontiguousarray(side, np.float32) for side in (queries, gallery))
-    ours, theirs = _lengths(queries), _lengths(gallery)
-    units = gallery / theirs[:, None]  # (N, C) float64
-    middle = units.mean(axis=0)
-    along = units @ middle  # m.g, (N,)
-    bias = along - along.mean()
-    units -= middle
-    gallery_fast = np.concatenate([units, bias[:, None]], axis=1).astype(np.float32)
-    reach = np.sqrt((units * units).sum(axis=1).max())
-    units = queries / ours[:, None]
-    shift = units @ middle - middle @ middle + along.mean()
-    units -= middle
-    query_fast = np.concatenate([units, np.ones((len(queries), 1))], axis=1).astype(np.float32)
-    # Each side of a comparison is off by at most C + 1 roundings of its terms' sizes; 15 more for inputs and thresholds.
-    sizes = np.sqrt((units * units).sum(axis=1)) * reach + np.abs(bias).max()
-    slack = 2 * (queries.shape[1] + 16) * _ROUNDING * sizes + 10.0**-_DECIMALS
-    return _Vectors(queries, ours, query_fast), _Vectors(gallery, theirs, gallery_fast), shift, slack.astype(np.float32)
+    threads = 1
+    if device == "cpu" and num_queries > _SMALL_BLOCK:
+        from threadpoolctl import ThreadpoolController
+
+        blas = ThreadpoolController().select(user_api="blas")
+        threads = max((library.num_threads for library in blas.lib_controllers), default=1)
+    if threads == 1:
+        yield 1, map
+        return
+    with blas.limit(limits=1), ThreadPoolExecutor(threads) as pool:
+        try:
+            yield threads, pool.map
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an interrupt
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _mean_unit(vectors: np.ndarray) -> np.ndarray:
+    """The mean (C,) float64 of the unit vectors of (V, C)."""
+    wide = vectors.astype(np.float64)
+    return np.asarray((wide / _lengths(wide)[:, None]).mean(axis=0))
+
+
+def _around(vectors: np.ndarray, middle: np.ndarray) -> _Vectors:
+    """Vectors (V, C) float32 ready to search; the last channel of `fast` is the caller's to fill."""
+    count, channels = vectors.shape
+    fast = np.empty((count, channels + 1), np.float32)
+    length, along, distance = (np.empty(count) for _ in range(3))
+    for start in range(0, count, _ROWS):
+        rows = slice(start, start + _ROWS)
+        units = vectors[rows].astype(np.float64)
+        length[rows] = _lengths(units)
+        units /= length[rows, None]
+        along[rows] = units @ middle
+        units -= middle
+        distance[rows] = np.sqrt(np.einsum("ij,ij->i", units, units))
+        fast[rows, :-1] = units
+    return _Vectors(vectors, length, fast, along, distance)
 
 
 def _lengths(vectors: np.ndarray) -> np.ndarray:
-    """(V,) float64 Euclidean lengths; 1 where it is 0, so that dividing by it is harmless."""
-    length = np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1))
+    """(V,) float64 Euclidean lengths of (V, C) float64; 1 where it is 0, so that dividing by it is harmless."""
+    length = np.sqrt(np.square(vectors).sum(axis=1))  # not einsum: that sums in another order for other rows, from 8,192 channels on
     return np.where(length > 0, length, 1.0)
 
 
-def _search_block(
-    queries: _Vectors,
-    gallery: _Vectors,
-    query_groups: np.ndarray | None,
-    gallery_groups: np.ndarray | None,
-    k: int,
-    shift: np.ndarray,
-    slack: np.ndarray,
-    candidates: _Candidates,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The running top k of a block of queries over the pieces of the gallery: (B, k) index and similarity."""
-    num_queries = len(queries.values)
-    best_index = [np.zeros(0, np.int64) for _ in range(num_queries)]
-    best_similarity = [np.zeros(0, np.float64) for _ in range(num_queries)]
-    wide = queries.values.astype(np.float64)
-    for start in range(0, len(gallery.values), GALLERY_PIECE):
-        piece = slice(start, start + GALLERY_PIECE)
-        excluded = None
-        if query_groups is not None and gallery_groups is not None:
-            excluded = query_groups[:, None] == gallery_groups[piece]  # (B, n)
-        # -8 lies below every fast similarity, and above the -inf of those excluded.
-        worst = [found[-1] - off if len(found) == k else -8.0 for found, off in zip(best_similarity, shift, strict=True)]
-        threshold = _Threshold(np.array(worst, np.float32), slack)
-        rows, columns = candidates(queries.fast, gallery.fast[piece], excluded, threshold, k)
-        ends = np.searchsorted(rows, np.arange(num_queries + 1))
-        for row in np.flatnonzero(np.diff(ends)):
-            column = columns[ends[row] : ends[row + 1]] + start
-            # A sum along each row, not a matrix product: its order depends on C alone, so equal videos get equal values.
-            products = (gallery.values[column].astype(np.float64) * wide[row]).sum(axis=1)
-            exact = np.round(products / (gallery.length[column] * queries.length[row]), _DECIMALS)
-            index = np.concatenate([best_index[row], column])
-            similarity = np.concatenate([best_similarity[row], exact])
-            order = np.lexsort((index, -similarity))[:k]
-            best_index[row], best_similarity[row] = index[order], similarity[order]
-    assert all(len(found) == k for found in best_index), "every query needs at least k gallery videos"
-    return np.stack(best_index), np.stack(best_similarity)
+def _cosines(queries: _Vectors, gallery: _Vectors, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The cosines (P,) float64 of pairs of a query and a gallery video; rows ascend."""
+    products = np.empty(len(rows))
+    channels = gallery.values.shape[1]
+    given, wide, query = np.empty((_ROWS, channels), np.float32), _aligned(_ROWS, channels), _aligned(1, channels)
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=True):
+        query[0] = queries.values[rows[start]]
+        for first in range(start, end, _ROWS):
+            count = min(first + _ROWS, end) - first
+            # mode: by default take fills memory of its own first
+            wide[:count] = np.take(gallery.values, columns[first : first + count], axis=0, out=given[:count], mode="clip")
+            # One inner product for each pair (a stack of 1 x C times C x 1), not a matrix product: the order of its sum depends on C alone,
+            # so equal videos get equal values.
+            np.matmul(wide[:count, None], query.T, out=products[first : first + count, None, None])
+    return np.asarray(np.round(products / (gallery.length[columns] * queries.length[rows]), _DECIMALS))
 
 
-def _candidates(
-    queries: np.ndarray, gallery: np.ndarray, excluded: np.ndarray | None, threshold: _Threshold, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs that may belong to the top k, in row order: every one that does, and a few more.
-
-    queries: (B, C + 1), gallery: (n, C + 1) float32; excluded: (B, n) bool.
-    """
-    similarity = queries @ gallery.T  # (B, n)
-    if excluded is not None:
-        similarity[excluded] = -np.inf
-    floor = threshold.floor
-    width = min(_COLUMN_BLOCK, len(gallery) // (2 * k))
-    if width > 0:
-        # The k largest of the blocks' maxima belong to k different columns: the k-th best cannot lie below the k-th largest.
-        blocks = len(gallery) // width
-        maxima = similarity[:, : blocks * width].reshape(len(queries), width, blocks).max(axis=1)  # (B, blocks)
-        floor = np.maximum(floor, np.partition(maxima, blocks - k, axis=1)[:, blocks - k])
-    found = np.flatnonzero(similarity >= (floor - threshold.slack)[:, None])
-    return found // len(gallery), found % len(gallery)
+def _aligned(rows: int, channels: int) -> np.ndarray:
+    """(rows, channels) float64, not yet set, each row at a multiple of 64 bytes: where one begins can decide the order of its sum."""
+    width = -(-channels // 8) * 8
+    memory = np.empty(rows * width + 7)
+    first = -memory.ctypes.data % 64 // 8
+    return memory[first : first + rows * width].reshape(rows, width)[:, :channels]
 
 
-def _candidates_on(device: str) -> _Candidates:
-    """The same as `_candidates`, with the matrix product and the bound on a torch device."""
-    import torch
-
-    kept: dict[int, torch.Tensor] = {}  # pieces of the gallery already there, by address
-
-    def candidates(
-        queries: np.ndarray, gallery: np.ndarray, excluded: np.ndarray | None, threshold: _Threshold, k: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        place = gallery.ctypes.data
-        if place not in kept:
-            kept[place] = torch.tensor(gallery, device=device)
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")  # TF32 is off by far more than the slack
-        try:
-            similarity = torch.tensor(queries, device=device) @ kept[place].T
-        finally:
-            torch.set_float32_matmul_precision(before)
-        if excluded is not None:
-            similarity.masked_fill_(torch.tensor(excluded, device=device), -torch.inf)
-        floor = torch.tensor(threshold.floor, device=device)
-        width = min(_COLUMN_BLOCK, len(gallery) // (2 * k))
-        if width > 0:
-            blocks = len(gallery) // width
-            maxima = similarity[:, : blocks * width].view(len(queries), width, blocks).amax(1)
-            floor = torch.maximum(floor, maxima.topk(k, dim=1).values[:, -1])
-        found = (similarity >= (floor - torch.tensor(threshold.slack, device=device))[:, None]).nonzero().cpu().numpy()
-        return found[:, 0], found[:, 1]
-
-    return candidates
+def _keep_best(index: np.ndarray, similarity: np.ndarray, rows: np.ndarray, found: np.ndarray, exact: np.ndarray) -> None:
+    """Put gallery videos behind those so far, in the order of rows and videos, among the k best of every row, (B, k), in place."""
+    num_rows, k = index.shape
+    counts = np.bincount(rows, minlength=num_rows)  # (B,)
+    place = k + np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)
+    of_all = np.full((num_rows, k + counts.max()), -np.inf)  # those so far, then the new ones
+    of_all[:, :k] = similarity
+    of_all[rows, place] = exact
+    videos = np.zeros(of_all.shape, np.int64)
+    videos[:, :k] = index
+    videos[rows, place] = found
+    order = np.argsort(-of_all, axis=1, kind="stable")[:, :k]  # of equal ones the first: the lower index
+    index[:] = np.take_along_axis(videos, order, axis=1)
+    similarity[:] = np.take_along_axis(of_all, order, axis=1)
 
 
 def recall_hits(correct: np.ndarray, ks: Iterable[int]) -> np.ndarray:

@@ -11,12 +11,13 @@ import pandas as pd
 
 from rspnet_cli import distributed
 from rspnet_cli.config import RetrievalConfig
+from rspnet_cli.devices import search_device
 from rspnet_cli.errors import InputError
 from rspnet_cli.evaluation.features_file import FeatureTable, read_features
 from rspnet_cli.evaluation.gallery import gallery_kind, refuse_other_split
 from rspnet_cli.evaluation.intervals import mean_interval
 from rspnet_cli.evaluation.protocol import choose_protocol, listed, split_rows
-from rspnet_cli.evaluation.retrieval import QUERY_BLOCK, Neighbours, chance_recall, nearest, recall_hits
+from rspnet_cli.evaluation.retrieval import Neighbours, chance_recall, nearest, recall_hits
 from rspnet_cli.files import write_atomic
 from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.progress import Reporter
@@ -24,8 +25,6 @@ from rspnet_cli.stage import begin_stage
 from rspnet_cli.tables import NEIGHBOURS
 
 DEFAULT_TOPK = (1, 5, 10, 20, 50)
-# Importing torch takes seconds, in which a CPU core does this many multiplications; the result is the same everywhere.
-GPU_MULTIPLICATIONS = 1e12
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def eval_retrieval(config: RetrievalConfig, *, features: Path, out: Path, force:
     refuse_other_split(export, split)
     search = _split_search(table, split, report) if split is not None else _leave_one_out(table)
     topk = choose_topk(config.topk, int(search.sizes.min()), report)
-    device = choose_device(config.device, len(search.queries) * len(search.gallery) * table.features.shape[1])
+    device = search_device(config.device, len(search.queries) * len(search.gallery) * table.features.shape[1])
     resolved = {"topk": topk, "protocol": protocol, "split": split, "device": device.partition(":")[0]}
     with begin_stage("eval-retrieval", resolved, inputs={"export-features": export}, out=out, force=force, report=report) as stage:
         if stage.manifest is not None:
@@ -105,15 +104,6 @@ def choose_topk(typed: tuple[int, ...] | None, smallest_gallery: int, report: Re
     return fitting
 
 
-def choose_device(wanted: str, multiplications: float) -> str:
-    """ "cpu" (numpy), or the torch device to search on. auto stays on the CPU for what it does in seconds."""
-    if wanted == "cpu" or (wanted == "auto" and multiplications < GPU_MULTIPLICATIONS):
-        return "cpu"
-    from rspnet_cli.devices import resolve_device
-
-    return str(resolve_device(wanted))
-
-
 def _split_search(table: FeatureTable, split: int, report: Reporter) -> Search:
     train, test = split_rows(table, split, report)
     return Search(queries=test, gallery=train, sizes=np.full(len(test), len(train)), leave_group_out=False)
@@ -139,7 +129,7 @@ def _find(table: FeatureTable, search: Search, k: int, device: str, report: Repo
         table.features[search.gallery],
         k=k,
         device=device,
-        track=lambda starts: report.track(starts, total=len(starts), unit=f"blocks of {QUERY_BLOCK} queries", name="eval-retrieval"),
+        track=lambda steps: report.track(steps, total=len(steps), unit="blocks", name="eval-retrieval"),
         **groups,
     )
 

@@ -9,12 +9,8 @@ import numpy as np
 import torch
 
 from rspnet_cli import distributed
-from rspnet_cli.clips.dataset import ClipBatch
 from rspnet_cli.config import PretrainConfig
 from rspnet_cli.devices import resolve_device
-from rspnet_cli.encoder.encoder import Encoder
-from rspnet_cli.encoder.moco import MoCo, key_momentum, query_projection
-from rspnet_cli.encoder.registry import check_clip_size
 from rspnet_cli.files import write_atomic
 from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.progress import Reporter
@@ -22,13 +18,13 @@ from rspnet_cli.stage import Stage, begin_stage
 from rspnet_cli.tables import METRICS, PRETRAIN_VIDEOS, TIMINGS, csv_bytes
 from rspnet_cli.tensors import write_tensors
 from rspnet_cli.training.checkpoint import Checkpoints, state_arrays
-from rspnet_cli.training.fit import check_num_videos, prepare_compiling, resolve, warn_of_accumulation, warn_of_looped
+from rspnet_cli.training.fit import prepare_compiling, resolve, warn_of_accumulation
 from rspnet_cli.training.loop import train
 from rspnet_cli.training.objective import Figures
 from rspnet_cli.training.optimiser import build_optimizer
 from rspnet_cli.training.paired_clips import PairedClips, training_rows
 from rspnet_cli.training.plan import Plan, Position
-from rspnet_cli.training.step import rspnet_step
+from rspnet_cli.training.pretraining import build_moco, check_fit, epochs_to_fill, pretraining_step, ready_to_train
 from rspnet_cli.training.trackers import TRACKERS
 from rspnet_cli.videos.frames import FramesTable, read_frames
 
@@ -61,43 +57,6 @@ def pretrain(config: PretrainConfig, *, frames: Path, out: Path, force: bool = F
             return stage.manifest or read_manifest(out, stage="pretrain", verify=False)
 
 
-def check_fit(config: PretrainConfig, table: FramesTable, rows: np.ndarray, report: Reporter) -> None:
-    """Whether the settings fit these videos. Raises InputError where they cannot work; warns where they will work badly."""
-    check_clip_size(config.model.backbone, frames=config.clip.frames, side=config.clip.size)
-    table.refuse_larger(config.clip.size)
-    check_num_videos(len(rows), config.optim, parts=config.moco.bn_splits)
-    if config.moco.queue_size > len(rows) / 2 and not config.moco.mask_same_video and config.objective.avid_weight > 0:
-        report.warn(
-            f"the queue holds {config.moco.queue_size} keys and there are {len(rows)} videos, so a query meets older keys of its own video "
-            "as negatives: a moco.queue_size of at most half the videos or moco.mask_same_video=true avoids that."
-        )
-    steps = config.optim.epochs * config.optim.steps_per_epoch(len(rows), distributed.world_size())
-    if _epochs_to_fill(config, len(rows)) >= config.optim.epochs and config.objective.avid_weight > 0:
-        best = " and no best epoch" if config.optim.best_from == "full_queue" else ""
-        report.warn(
-            f"{steps:,} steps of {config.optim.batch_size} videos do not fill the queue of {config.moco.queue_size:,} keys before the last "
-            f"epoch begins, so there will be no A-VID accuracy{best}: more epochs or a smaller moco.queue_size would help."
-        )
-    if config.clip.frame_rate is None:
-        warn_of_looped(table, rows, max(config.clip.speeds) * config.clip.frames, report)
-
-
-def _epochs_to_fill(config: PretrainConfig, num_videos: int) -> int:
-    """Epochs before the first that begins with a queue of real keys: random ones make L_A small and A-VID figures meaningless."""
-    steps_to_fill = config.moco.queue_size // config.optim.batch_size
-    return -(-steps_to_fill // config.optim.steps_per_epoch(num_videos, distributed.world_size()))
-
-
-def build_moco(config: PretrainConfig) -> MoCo:
-    """The initial encoders and queue, a function of the seed alone. The caller's random state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)
-        model = config.model
-        query = Encoder(model.backbone, width=model.width, head=model.head, embedding_dim=model.embedding_dim)
-        moco = config.moco
-        return MoCo(query, embedding_dim=model.embedding_dim, queue_size=moco.queue_size, bn_splits=moco.bn_splits)
-
-
 def _train(
     config: PretrainConfig, stage: Stage, table: FramesTable, rows: np.ndarray, device: torch.device, report: Reporter
 ) -> tuple[Position, bool]:
@@ -108,25 +67,12 @@ def _train(
     moco = build_moco(config)
     if distributed.is_main() and not (stage.work / "initial.safetensors").exists():
         write_tensors(stage.work / "initial.safetensors", state_arrays(moco.query), {})
-    # Measured on CPUs too: r3d18 at a quarter of its width takes 0.64 s instead of 1.15 s forward and backward (batch 32, 48 px, AVX2).
-    moco = moco.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    moco.query.backbone.checkpoint_activations = run.checkpoint_activations
-    if run.compile:  # in place: the names in checkpoints stay
-        moco.query.backbone.compile()
-        moco.key.backbone.compile()
-    project = query_projection(moco, device, passes=optim.accumulate)
-    optimizer = build_optimizer(optim, moco.query)
+    moco = ready_to_train(moco, config, device)
     clips = PairedClips(config, table, rows, device)
-    steps_per_epoch = clips.steps_per_epoch
+    step = pretraining_step(moco, clips)
+    optimizer = build_optimizer(optim, moco.query)
     steps_to_fill = config.moco.queue_size // optim.batch_size
-    epochs_to_fill = _epochs_to_fill(config, len(rows))
-
-    def step(batch: ClipBatch, epoch: int, number: int) -> Figures:
-        done = (epoch * steps_per_epoch + number) / (optim.epochs * steps_per_epoch)
-        momentum = key_momentum(config.moco.momentum, config.moco.momentum_end, done)
-        query, key = (clips.augmented(crops) for crops in batch.clips)
-        videos = batch.videos.to(device, non_blocking=True)
-        return rspnet_step(moco, project, query, key, videos, clips.draw(epoch, number), config, momentum=momentum)
+    full_from = epochs_to_fill(config, len(rows))
 
     plan = Plan(
         name="pretrain",
@@ -136,13 +82,13 @@ def _train(
         step=step,
         figures=Figures._fields,
         metrics=METRICS,
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=clips.steps_per_epoch,
         batches=clips.batches,
         work=stage.work,
         device=device,
         log_interval=run.log_interval,
         keep_every=run.keep_every,
-        best_from_epoch=epochs_to_fill if optim.best_from == "full_queue" else 0,
+        best_from_epoch=full_from if optim.best_from == "full_queue" else 0,
         shown=("loss", "avid_top1", "rsp_accuracy"),
         extra=lambda steps: {"queue_filled": min(1.0, steps / steps_to_fill)},
         compiled=run.compile,
@@ -153,7 +99,7 @@ def _train(
     position = train(plan, Checkpoints(stage.work), report)
     if distributed.is_main():
         write_tensors(stage.work / "encoder.safetensors", state_arrays(moco.query), {})
-    return position, epochs_to_fill < optim.epochs
+    return position, full_from < optim.epochs
 
 
 def _write_results(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rspnet_cli import distributed
 from rspnet_cli.encoder.batch_norm import frozen_statistics
+from rspnet_cli.timing import timed
 
 
 def add_gradients(
@@ -27,7 +28,9 @@ def add_gradients(
     for number in range(passes):
         last = number == passes - 1
         with frozen_statistics(module, frozen=number > 0), distributed.gradients_stay_here(module, here=not last):
-            loss, of_rows = loss_of(slice(number * size, (number + 1) * size))
-            (loss / passes).backward()  # type: ignore[no-untyped-call]
+            with timed("objective"):  # and within it the query's forward pass
+                loss, of_rows = loss_of(slice(number * size, (number + 1) * size))
+            with timed("backward"):
+                (loss / passes).backward()  # type: ignore[no-untyped-call]
         figures.append(of_rows)
     return tuple(torch.stack(values).mean(0) for values in zip(*figures, strict=True))

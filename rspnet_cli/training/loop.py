@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rspnet_cli import distributed, stopping
 from rspnet_cli.errors import RspnetError, Stopped
 from rspnet_cli.progress import Reporter, duration
 from rspnet_cli.tables import EPOCHS, TIMINGS
+from rspnet_cli.timing import timed
 from rspnet_cli.training.checkpoint import Checkpoints
 from rspnet_cli.training.metrics import CsvLog, Means
 from rspnet_cli.training.optimiser import learning_rate
@@ -75,6 +76,31 @@ def train(plan: Plan[Batch], checkpoints: Checkpoints, report: Reporter) -> Posi
         if run.tracking is not None:
             run.tracking.close()
     return position
+
+
+def take_step(
+    add_gradients: Callable[[], tuple[Tensor, ...]],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    rate: float,
+    check: Callable[[Tensor], None] = lambda loss: None,
+) -> Tensor:
+    """One step of a training: gradients, their norm, the optimiser. Returns the figures and the norm, (F + 1,) float32.
+
+    add_gradients: adds those of a batch to the parameters' own and gives the figures, the loss first, which `check` sees before the
+    weights change. On a GPU nothing here is waited for.
+    """
+    with timed("optimizer"):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+    figures = add_gradients()
+    check(figures[0])
+    with timed("optimizer"):
+        norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        optimizer.step()
+        return torch.stack([value.float() for value in (*figures, norm)])
 
 
 @dataclass
@@ -134,22 +160,20 @@ class _Run(Generic[Batch]):
     def _train_on(self, batch: Batch) -> None:
         plan, position, began = self.plan, self.position, time.perf_counter()
         rate = learning_rate(plan.config, position.epoch)
-        for group in plan.optimizer.param_groups:
-            group["lr"] = rate
-        plan.optimizer.zero_grad(set_to_none=True)
+        on_cpu = plan.device.type == "cpu"
+
+        def check(loss: Tensor) -> None:
+            if on_cpu:  # reading the loss costs nothing there, so a bad one is found before it reaches the weights
+                self._check_finite([loss.item()], self.steps_done + 1)
+
         try:
-            figures = plan.step(batch, position.epoch, position.step)
+            figures = take_step(lambda: plan.step(batch, position.epoch, position.step), plan.model, plan.optimizer, rate=rate, check=check)
         except torch.OutOfMemoryError as error:
             raise RspnetError(
                 f"The GPU's memory is full in step {self.steps_done + 1}: use --set optim.accumulate=2 (or more), "
                 "--set run.checkpoint_activations=true, or a smaller --batch-size, with --force or another --out."
             ) from error
-        on_cpu = plan.device.type == "cpu"
-        if on_cpu:  # reading the loss costs nothing there, so a bad one is found before it reaches the weights
-            self._check_finite([figures[0].item()], self.steps_done + 1)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in plan.model.parameters() if p.grad is not None])
-        plan.optimizer.step()
-        self.pending.append(torch.stack([value.float() for value in (*figures, norm)]))
+        self.pending.append(figures)
         self.interval_steps += 1
         position.step += 1
         last = self.steps_done == plan.config.epochs * plan.steps_per_epoch

@@ -9,10 +9,12 @@ import torch
 
 from rspnet_cli import distributed
 from rspnet_cli.clips.augment import augment
-from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, Crops, Request, batches
+from rspnet_cli.clips.crops import Crops, planes_on
+from rspnet_cli.clips.dataset import PREFETCH_BATCHES, BatchOrder, ClipBatch, ClipPairs, Request, batches
 from rspnet_cli.clips.draws import StepDraw, draw_step
 from rspnet_cli.config import DataConfig, PretrainConfig
 from rspnet_cli.errors import InputError
+from rspnet_cli.timing import timed
 from rspnet_cli.training.step import LoadedClips
 from rspnet_cli.videos.frames import FramesTable
 
@@ -22,7 +24,7 @@ class PairedClips:
 
     def __init__(self, config: PretrainConfig, table: FramesTable, rows: np.ndarray, device: torch.device) -> None:
         self.config, self.rows, self.device = config, rows, device
-        self._dataset = ClipPairs(table.files, config.clip, config.augment, seed=config.run.seed)
+        self._dataset = ClipPairs(table.files, config.clip, config.augment, seed=config.run.seed, planes=planes_on(device))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -56,11 +58,22 @@ class PairedClips:
         """Batches of requested clips, read ahead by the loader's processes, which end with the generator (close it)."""
         return batches(self._dataset, requests, workers=self.config.run.workers or 0, pin_memory=self.device.type == "cuda")
 
+    @property
+    def read_ahead(self) -> int:
+        """Batches that the loader's processes have ready while the training takes its time."""
+        return PREFETCH_BATCHES * (self.config.run.workers or 0)
+
+    def skip_checks(self) -> None:
+        """Read frame files without hashing them first, as a training does from its second epoch on."""
+        self._dataset.skip_checks()
+
     def augmented(self, crops: Crops) -> LoadedClips:
         """The query or the key clips of a batch on the device, augmented and normalised, ready to be played."""
         clip, order = self.config.clip, self.config.augment.order
-        frames = augment(crops, size=clip.size, antialias=clip.antialias, order=order, device=self.device)
-        return LoadedClips(frames, crops.offsets.to(self.device, non_blocking=True))
+        with timed("augmentation"):
+            frames = augment(crops, size=clip.size, antialias=clip.antialias, order=order, device=self.device)
+        with timed("transfer"):
+            return LoadedClips(frames, crops.offsets.to(self.device, non_blocking=True))
 
 
 def training_rows(table: FramesTable, config: PretrainConfig) -> np.ndarray:

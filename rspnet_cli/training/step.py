@@ -11,6 +11,7 @@ from rspnet_cli import distributed
 from rspnet_cli.clips.draws import StepDraw
 from rspnet_cli.config import PretrainConfig
 from rspnet_cli.encoder.moco import MoCo
+from rspnet_cli.timing import timed
 from rspnet_cli.training.gradients import add_gradients
 from rspnet_cli.training.objective import Figures, instance_loss, ranking_loss, rsp_accuracy, top_k_accuracy
 
@@ -29,12 +30,13 @@ def play(clips: LoadedClips, fast: Tensor, *, speed: int, frames: int) -> Tensor
 
     Speed 1 is the first T frames of the span, `speed` (where `fast`) the frames 0, s, 2s, ...: both start on the same frame.
     """
-    steps = torch.arange(frames, device=fast.device)
-    wanted = steps * torch.where(fast, speed, 1)[:, None]  # (b, T)
-    places = torch.searchsorted(clips.offsets, wanted)
-    rows = torch.arange(len(places), device=fast.device)[:, None]
-    # Through (b, F, S, S, 3), the layout in memory, so that a frame is copied in one piece and the result is channels_last_3d.
-    return clips.frames.permute(0, 2, 3, 4, 1)[rows, places].permute(0, 4, 1, 2, 3)
+    with timed("augmentation"):
+        steps = torch.arange(frames, device=fast.device)
+        wanted = steps * torch.where(fast, speed, 1)[:, None]  # (b, T)
+        places = torch.searchsorted(clips.offsets, wanted)
+        rows = torch.arange(len(places), device=fast.device)[:, None]
+        # Through (b, F, S, S, 3), the layout in memory, so that a frame is copied in one piece and the result is channels_last_3d.
+        return clips.frames.permute(0, 2, 3, 4, 1)[rows, places].permute(0, 4, 1, 2, 3)
 
 
 def rspnet_step(
@@ -65,14 +67,15 @@ def rspnet_step(
     def autocast() -> torch.autocast:
         return torch.autocast(videos.device.type, dtype=torch.bfloat16, enabled=config.run.precision == "bf16")
 
-    moco.update_key_encoder(momentum)
-    with autocast():
+    with timed("EMA and queue"):
+        moco.update_key_encoder(momentum)
+    with autocast(), timed("key forwards"):
         # k' first, then k: batch norm of the key encoder sees them in this order.
         other_a, other_m = moco.embed_keys(play(key, ~fast, speed=draw.speed, frames=frames), draw.shuffles[0])
         key_a, key_m = moco.embed_keys(play(key, fast, speed=draw.speed, frames=frames), draw.shuffles[1])
 
     def loss_of(rows: slice) -> tuple[Tensor, Figures]:
-        with autocast():
+        with autocast(), timed("query forward"):
             clips = LoadedClips(query.frames[rows], query.offsets[rows])
             query_a, query_m = project(play(clips, fast[rows], speed=draw.speed, frames=frames))
         # Similarities in float32: autocast would round those to the queue's keys to the 8 bits of bfloat16 and divide them by 0.07.
@@ -93,5 +96,6 @@ def rspnet_step(
             )
 
     figures = Figures(*add_gradients(project, loss_of, batch_size=len(videos), passes=config.optim.accumulate))
-    moco.enqueue(other_a, videos)  # the other-speed keys, as released; after backward, which needs the queue
+    with timed("EMA and queue"):
+        moco.enqueue(other_a, videos)  # the other-speed keys, as released; after backward, which needs the queue
     return figures

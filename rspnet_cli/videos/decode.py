@@ -6,24 +6,28 @@ picture is bounded in pixels by the header and again when it has decoded, and a 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import av
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.broken import BrokenVideo
 from rspnet_cli.videos.container import declared_frames, error_words, missing_bytes, open_container
 from rspnet_cli.videos.picture import Orientation, UnsupportedColour, display_size, orientation_of, rgb_of, stored_size, to_picture
 from rspnet_cli.videos.timestamps import Timeline, store_timescale
 
 __all__ = ["MAX_PIXELS", "BrokenVideo", "Video", "VideoInfo", "open_video"]
+
+Picture = TypeVar("Picture")
 
 MAX_PIXELS = 64_000_000
 # Clocks of these formats start anywhere (a recording of a broadcast at 26 h): times count from the start of the file, as players do.
@@ -123,12 +127,15 @@ class Video(AbstractContextManager["Video"]):
         size = (self.info.width, self.info.height)
         if short_side is not None:
             size = stored_size(*size, short_side)
-        for ticks, frame in self.decoded_frames():
+
+        def rgb(frame: VideoFrame) -> np.ndarray:
             try:
-                picture = to_picture(frame, size, self.orientation, "rgb24")
+                return np.ascontiguousarray(rgb_of(to_picture(frame, size, self.orientation, "rgb24")))
             except UnsupportedColour as error:
                 raise self.unsupported(error) from error
-            yield float(ticks * self.time_base), np.ascontiguousarray(rgb_of(picture))
+
+        for ticks, picture in self.converted(rgb):
+            yield float(ticks * self.time_base), picture
 
     def skip_to(self, start: Fraction) -> None:
         """Leave out pictures before a time in seconds, where the file has an index; never one from there on. Before any is taken.
@@ -154,28 +161,37 @@ class Video(AbstractContextManager["Video"]):
         self._first, self._skipped = found, True
 
     def decoded_frames(self) -> Iterator[tuple[int, VideoFrame]]:
-        """(time in ticks of `time_base`, frame as decoded) of every picture, times strictly increasing. Raises BrokenVideo.
+        """(time in ticks of `time_base`, frame as decoded) of every picture, times strictly increasing. Raises BrokenVideo."""
+        return self.converted(lambda frame: frame)
+
+    def converted(self, convert: Callable[[VideoFrame], Picture]) -> Iterator[tuple[int, Picture]]:
+        """The same with what `convert` makes of each frame.
 
         One picture is held back: whether to believe its time depends on the next one's, and the last of a cut file may be half a picture.
+        It is converted before that, while the frame is in the core's cache.
         """
         origin, scale = self._origin(), self._source_base / self.time_base
+        whole = scale.numerator if scale.denominator == 1 else None  # fractions are slow, and seldom needed
 
-        def ticks(frame: VideoFrame) -> int | None:
-            return None if frame.pts is None else round((frame.pts - origin) * scale)
+        def ticks(pts: int | None) -> int | None:
+            if pts is None:
+                return None
+            return (pts - origin) * whole if whole is not None else round((pts - origin) * scale)
 
-        held = self._first
+        held, time, is_corrupt = convert(self._first), ticks(self._first.pts), self._first.is_corrupt
         for frame in self._frames:
-            yield self._timeline.next(ticks(held), ticks(frame)), held
-            held = frame
+            picture, following = convert(frame), ticks(frame.pts)
+            yield self._timeline.next(time, following), held
+            held, time, is_corrupt = picture, following, frame.is_corrupt
         problem = self._problem()
         if problem is not None:
             if not self.keep_partial:
                 raise BrokenVideo(self.path, problem, self.decoded, self.declared)
             self.partial = True
-            if held.is_corrupt or self._last_packet_corrupt:
-                self.corrupt_frames -= held.is_corrupt
+            if is_corrupt or self._last_packet_corrupt:
+                self.corrupt_frames -= is_corrupt
                 return
-        yield self._timeline.next(ticks(held), None), held
+        yield self._timeline.next(time, None), held
 
     def unsupported(self, error: UnsupportedColour) -> BrokenVideo:
         """The reason for a colour matrix that cannot be converted."""
@@ -203,7 +219,8 @@ class Video(AbstractContextManager["Video"]):
         """The pictures as they decode, up to the end or the first error after the first picture; what went wrong goes to `_error`."""
         for packet in self._packets_read():
             try:
-                frames = self._stream.codec_context.decode(packet)
+                with timed("decode"):
+                    frames = self._stream.codec_context.decode(packet)
             except av.error.EOFError:
                 break
             except av.FFmpegError as error:
@@ -214,7 +231,8 @@ class Video(AbstractContextManager["Video"]):
                 continue
             yield from self._checked(frames)
         try:
-            rest = self._stream.codec_context.decode(None)  # what the decoder still holds, in front of an error too
+            with timed("decode"):
+                rest = self._stream.codec_context.decode(None)  # what the decoder still holds, in front of an error too
         except av.FFmpegError as error:
             rest = []
             if not isinstance(error, av.error.EOFError):
@@ -225,7 +243,8 @@ class Video(AbstractContextManager["Video"]):
         packets = self._container.demux(self._stream)
         while True:
             try:
-                packet = next(packets, None)
+                with timed("decode"):
+                    packet = next(packets, None)
             except av.FFmpegError as error:
                 self._error = f"reading failed: {error_words(error)}"
                 return

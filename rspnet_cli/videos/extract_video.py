@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 
 from rspnet_cli.files import is_disk_full
+from rspnet_cli.timing import Part, Stopwatch, listening, timed
+from rspnet_cli.usage import Usage, peak_bytes
 from rspnet_cli.videos.broken import BrokenVideo
 from rspnet_cli.videos.extraction import Extracted, ExtractionTask, Failed, Outcome, StoredInfo, StoreTask
 from rspnet_cli.videos.frame_files import NoFrames, sha256_of_frames
@@ -22,7 +25,8 @@ from rspnet_cli.videos.store import write_video
 def extract_video(task: ExtractionTask) -> Outcome:
     """Hash and decode a source, write its frames. Raises DiskFullError when there is no room for them; all else is an outcome."""
     try:
-        source_sha256 = _hash_source(task)
+        with timed("hash"):
+            source_sha256 = _hash_source(task)
     except SourceChanged as changed:
         return Failed(str(changed))
     info = store_video(task)
@@ -52,6 +56,27 @@ def extract_timed(task: ExtractionTask) -> tuple[Outcome, float]:
     """The same, with the seconds that it took."""
     began = perf_counter()
     return extract_video(task), perf_counter() - began
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a video took in its worker."""
+
+    usage: Usage
+    parts_s: dict[Part, float]
+    peak_bytes: int | None
+    """The most memory that the worker has had so far; None: not known here."""
+
+
+def extract_measured(task: ExtractionTask) -> tuple[Outcome, Effort]:
+    """The same, with what it took; the stored frames are removed again."""
+    stopwatch, before = Stopwatch(), Usage.now()
+    with listening(stopwatch), timed("other"):
+        outcome = extract_video(task)
+    effort = Effort(Usage.now().since(before), stopwatch.seconds, peak_bytes())
+    target = Path(task.target)
+    shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+    return outcome, effort
 
 
 class SourceChanged(Exception):

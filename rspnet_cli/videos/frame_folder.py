@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
@@ -12,9 +12,10 @@ import av
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.broken import BrokenVideo
 from rspnet_cli.videos.container import DECODER_MARGIN, error_words
-from rspnet_cli.videos.decode import IMPOSSIBLE_SIZE, VideoInfo, check_size
+from rspnet_cli.videos.decode import IMPOSSIBLE_SIZE, Picture, VideoInfo, check_size
 from rspnet_cli.videos.frame_files import NoFrames, frame_files, read_frame
 from rspnet_cli.videos.picture import Orientation, UnsupportedColour, display_size, orientation_of
 from rspnet_cli.videos.timestamps import store_timescale
@@ -69,6 +70,10 @@ class FrameFolder(AbstractContextManager["FrameFolder"]):
                 raise BrokenVideo(self.path, what, self.decoded, self.declared)
             self.partial = True
 
+    def converted(self, convert: Callable[[VideoFrame], Picture]) -> Iterator[tuple[int, Picture]]:
+        """The same with what `convert` makes of each frame."""
+        return ((ticks, convert(frame)) for ticks, frame in self.decoded_frames())
+
     def unsupported(self, error: UnsupportedColour) -> BrokenVideo:
         """The reason for a colour matrix that cannot be converted."""
         return BrokenVideo(self.path, f"uses a colour matrix that cannot be converted ({error})")
@@ -80,7 +85,8 @@ class FrameFolder(AbstractContextManager["FrameFolder"]):
         try:
             packet = av.Packet(read_frame(self.path, name))
             packet.is_keyframe = True  # FFmpeg's PNG decoder adds the picture before to one that is not (animated PNG)
-            frames = self._decoder.decode(packet)
+            with timed("decode"):
+                frames = self._decoder.decode(packet)
         except NoFrames as fault:
             raise BrokenVideo(self.path, str(fault), self.decoded, self.declared) from fault
         except av.FFmpegError as error:

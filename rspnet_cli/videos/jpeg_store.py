@@ -6,7 +6,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import canonical_json, disk_full, fsync_folder, is_disk_full, temporary_beside
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.picture import BT601, reformatter, rgb_of
+from rspnet_cli.videos.planes import Cut
 from rspnet_cli.videos.stored import StoredVideo
 from rspnet_cli.videos.timestamps import average_rate
 
@@ -27,6 +30,7 @@ from rspnet_cli.videos.timestamps import average_rate
 QUANTISER = 2
 TIMES = "times.json"
 MAX_TIMES_BYTES = 2**30
+_FSYNC_THREADS = 8
 _OURS = re.compile(r"img_\d{5,}\.jpg|times\.json")
 
 
@@ -50,12 +54,14 @@ def write_jpeg(
     try:
         for ticks, picture in pictures:
             picture.pts, picture.time_base, picture.pict_type = len(times), Fraction(1, 25), PictureType.NONE
-            _write_durably(temporary / frame_name(len(times)), b"".join(bytes(packet) for packet in encoder.encode(picture)))
+            with timed("encode"):
+                (temporary / frame_name(len(times))).write_bytes(b"".join(bytes(packet) for packet in encoder.encode(picture)))
             times.append(ticks)
         fps = average_rate(times[0], times[-1], len(times), time_base) or float(rate)
         content = {"fps": fps, "height": size[1], "times_s": [float(ticks * time_base) for ticks in times], "width": size[0]}
-        _write_durably(temporary / TIMES, canonical_json(content).encode())
-        fsync_folder(temporary)
+        (temporary / TIMES).write_bytes(canonical_json(content).encode())
+        with timed("write"):
+            _fsync_all(temporary)
         _replace(temporary, target)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -78,11 +84,18 @@ def _encoder(size: tuple[int, int]) -> VideoCodecContext:
     return encoder
 
 
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def _fsync_all(folder: Path) -> None:
+    """Make a new folder durable with all its files. Side by side: a disk answers many requests as fast as one (180 files: 1.6 s in turn,
+    0.1 to 0.7 s so).
+    """
+
+    def fsync(path: Path) -> None:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    with ThreadPoolExecutor(_FSYNC_THREADS) as pool:
+        list(pool.map(fsync, folder.iterdir()))  # raises what a thread did
+    fsync_folder(folder)
 
 
 def _replace(temporary: Path, target: Path) -> None:
@@ -117,7 +130,11 @@ class JpegVideo(StoredVideo):
         self._decoder = av.CodecContext.create("mjpeg", "r")
         self._decoder.thread_count = 1
 
-    def _read_into(self, index: int, out: npt.NDArray[np.uint8]) -> None:
+    def read_cuts(self, cuts: Sequence[Cut]) -> list[npt.NDArray[np.uint8]]:
+        """See StoredVideo."""
+        return self._cut_each(cuts, self._read_frame)
+
+    def _read_frame(self, index: int) -> npt.NDArray[np.uint8]:
         name = frame_name(index)
         try:
             content = (self.path / name).read_bytes()
@@ -129,16 +146,17 @@ class JpegVideo(StoredVideo):
         frame = frames[0] if len(frames) == 1 else None
         if not isinstance(frame, VideoFrame) or frame.is_corrupt or (frame.width, frame.height) != (self.width, self.height):
             raise self.damaged(f"{name} does not decode")
-        picture = reformatter().reformat(
-            frame,
-            format="rgb24",
-            src_colorspace=Colorspace.ITU601,
-            dst_colorspace=Colorspace.ITU601,
-            src_color_range=ColorRange.JPEG,
-            dst_color_range=ColorRange.JPEG,
-            threads=1,
-        )
-        out[:] = rgb_of(picture)
+        with timed("convert"):
+            picture = reformatter().reformat(
+                frame,
+                format="rgb24",
+                src_colorspace=Colorspace.ITU601,
+                dst_colorspace=Colorspace.ITU601,
+                src_color_range=ColorRange.JPEG,
+                dst_color_range=ColorRange.JPEG,
+                threads=1,
+            )
+        return rgb_of(picture)
 
     def close(self) -> None:
         """Nothing stays open between reads."""

@@ -15,6 +15,7 @@ from av.video.frame import VideoFrame
 from rspnet_cli.config import DEFAULT_CRF, DEFAULT_FRAMES_FPS, Codec
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import sha256_of, sha256_of_folder
+from rspnet_cli.timing import timed
 from rspnet_cli.videos.decode import MAX_PIXELS, BrokenVideo, Video, open_video
 from rspnet_cli.videos.extraction import ENDINGS, StoredInfo
 from rspnet_cli.videos.frame_folder import FrameFolder
@@ -68,7 +69,8 @@ def write_video(
         else:
             write = write_jpeg if codec == "jpeg" else write_raw
             times = write(pictures, target, size=size, time_base=video.time_base, rate=video.rate)
-        num_bytes, digest = sha256_of_folder(target) if target.is_dir() else (target.stat().st_size, sha256_of(target))
+        with timed("hash"):
+            num_bytes, digest = sha256_of_folder(target) if target.is_dir() else (target.stat().st_size, sha256_of(target))
         return StoredInfo(
             frames=len(times),
             fps=average_rate(times[0], times[-1], len(times), video.time_base) or float(video.rate),
@@ -104,8 +106,8 @@ def _open_source(
 def _pictures(video: Video | FrameFolder, size: tuple[int, int], kind: PictureFormat) -> Iterator[tuple[int, VideoFrame]]:
     """(ticks, upright picture of the stored size) of every frame. There is at least one, or BrokenVideo."""
     num_pictures = 0
-    for ticks, frame in video.decoded_frames():
-        yield ticks, _picture(video, frame, size, kind)
+    for picture in video.converted(lambda frame: _picture(video, frame, size, kind)):
+        yield picture
         num_pictures += 1
     if not num_pictures:
         raise BrokenVideo(video.path, "has no undamaged picture", video.decoded, video.declared)
@@ -133,6 +135,7 @@ def _pictures_of_part(
 
 def _picture(video: Video | FrameFolder, frame: VideoFrame, size: tuple[int, int], kind: PictureFormat) -> VideoFrame:
     try:
-        return to_picture(frame, size, video.orientation, kind)
+        with timed("scale"):
+            return to_picture(frame, size, video.orientation, kind)
     except UnsupportedColour as error:
         raise video.unsupported(error) from error

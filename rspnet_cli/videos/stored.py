@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rspnet_cli.errors import InputError
+from rspnet_cli.timing import timed
+from rspnet_cli.videos.planes import Box, Cut, Planes
 
 
 class StoredVideo(AbstractContextManager["StoredVideo"]):
@@ -36,24 +38,40 @@ class StoredVideo(AbstractContextManager["StoredVideo"]):
 
         Raises IndexError for an index outside the video, InputError where the file is damaged.
         """
-        wanted = np.asarray(indices, np.int64).reshape(-1)
-        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < self.num_frames:
-            raise IndexError(f"{self.path} has frames 0 to {self.num_frames - 1}, not {wanted.min()} to {wanted.max()}")
-        frames = np.empty((len(wanted), self.height, self.width, 3), np.uint8)
-        order = np.argsort(wanted, kind="stable")
-        previous = None
-        for place in order.tolist():  # forwards through the video, whatever the order asked for
-            index = int(wanted[place])
-            if previous is not None and wanted[previous] == index:
-                frames[place] = frames[previous]
-            else:
-                self._read_into(index, frames[place])
-            previous = place
+        with timed("decode"):
+            (frames,) = self.read_cuts([Cut(np.asarray(indices, np.int64).reshape(-1), Box(0, 0, self.height, self.width))])
         return frames
 
     @abstractmethod
-    def _read_into(self, index: int, out: npt.NDArray[np.uint8]) -> None:
-        """Read one frame into (H, W, 3) uint8."""
+    def read_cuts(self, cuts: Sequence[Cut]) -> list[npt.NDArray[np.uint8]]:
+        """Boxes of frames, of each cut (F, h, w, 3) uint8 RGB, in one pass: a frame of several cuts is decoded once. Raises as `read`."""
+
+    def read_planes(self, cuts: Sequence[Cut]) -> Sequence[Planes | npt.NDArray[np.uint8]]:
+        """The even boxes around the cuts as the decoder gives them, where the codec has planes of YUV 4:2:0 (h264); else `read_cuts`."""
+        return self.read_cuts(cuts)
+
+    def _cut_each(self, cuts: Sequence[Cut], read: Callable[[int], npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
+        """The cuts of a codec that decodes whole frames. read: of an index (H, W, 3) uint8, good until it is called again."""
+        out = [np.empty((len(cut.indices), cut.box.height, cut.box.width, 3), np.uint8) for cut in cuts]
+        for index, places in self._in_order(cuts):
+            frame = read(index)
+            for number, place in places:
+                out[number][place] = cuts[number].box.of(frame)
+        return out
+
+    def _in_order(self, cuts: Sequence[Cut]) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+        """Forwards through the video, whatever the order asked for: (frame, [(number of a cut, place in it), ...])."""
+        self._check(cuts)
+        wanted: dict[int, list[tuple[int, int]]] = {}
+        for number, cut in enumerate(cuts):
+            for place, index in enumerate(cut.indices.tolist()):
+                wanted.setdefault(index, []).append((number, place))
+        return iter(sorted(wanted.items()))
+
+    def _check(self, cuts: Sequence[Cut]) -> None:
+        for indices, _ in cuts:
+            if len(indices) and not 0 <= indices.min() <= indices.max() < self.num_frames:
+                raise IndexError(f"{self.path} has frames 0 to {self.num_frames - 1}, not {indices.min()} to {indices.max()}")
 
     @abstractmethod
     def close(self) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -195,19 +193,3 @@ def test_an_edited_features_file_is_refused(work_dir: Path, capsys: pytest.Captu
     for command in COMMANDS:
         assert main([command]) == 2
         assert "its sha256 differs" in capsys.readouterr().err
-
-
-def test_retrieval_needs_neither_torch_nor_sklearn(work_dir: Path) -> None:
-    code = (
-        "import sys; from rspnet_cli.cli.main import main; "
-        "assert main(['eval-retrieval', '--quiet']) == 0; "
-        "print([name for name in ('torch', 'sklearn', 'av') if name in sys.modules], file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=work_dir.parent, env=_environment(), capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "[]"
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rspnet_cli.cli.extract_plan import bytes_text
 from rspnet_cli.cli.main import main
+from rspnet_cli.cli.tables import bytes_text
 from rspnet_cli.manifest import read_manifest
 from tests.encode import make_frames, make_video, not_a_video
 from tests.processes import ROOT, children_of, is_alive, wait_until

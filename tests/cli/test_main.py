@@ -20,6 +20,8 @@ from rspnet_cli.cli.main import app, main, repeat_list_options
 from rspnet_cli.encoder.registry import BACKBONES
 from rspnet_cli.errors import BusyError, InputError, RspnetError
 from rspnet_cli.recipes import recipe_names
+from tests.evaluation.tables import make_export, make_table
+from tests.extracted import make_videos
 from tests.processes import ROOT
 
 COMMANDS = [
@@ -249,6 +251,43 @@ print('done')
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout == "done\n", done.stderr
+
+
+def test_a_command_imports_what_it_uses_alone(tmp_path: Path) -> None:
+    """In a fresh interpreter: commands that do their work, the lightest first, and after each what has been imported."""
+    make_export(tmp_path / "features", make_table(classes=7, spread=2.0))
+    extract = ["extract", str(make_videos(tmp_path / "videos", (9, 12))), "--dataset", "plain", "--short-side", "32", "--workers", "1"]
+    first = subprocess.run([sys.executable, "-m", "rspnet_cli", *extract], cwd=tmp_path, env=_environment(), capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    calls: list[tuple[list[str], set[str]]] = [
+        (["recipes"], set()),
+        (["recipes", "r3d18"], set()),
+        (["inspect", "rspnet-run/extract"], set()),
+        (["inspect", "rspnet-run/extract", "--verify"], set()),
+        (extract, {"numpy"}),  # it is finished
+        (["search", "id:c0_g0_0", "--features", "features"], {"numpy", "safetensors"}),
+        ([*extract, "--force"], {"numpy", "safetensors", "av"}),
+        # pandas imports pyarrow where it is installed.
+        (["eval-retrieval", "features", "--device", "cpu"], {"numpy", "safetensors", "av", "pandas", "pyarrow", "threadpoolctl"}),
+    ]
+    script = f"""
+import contextlib, io, sys
+from rspnet_cli.cli.main import main
+for call, allowed in {calls!r}:
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = main(call)
+    assert code == 0, said.getvalue()
+    heavy = {{name.partition('.')[0] for name in sys.modules}} & {HEAVY | {"numpy", "threadpoolctl"}!r}
+    assert heavy <= allowed, f'{{call}} imported {{sorted(heavy - allowed)}}'
+print('done')
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=_environment(), capture_output=True, text=True, timeout=120)
+    assert done.stdout == "done\n", done.stderr
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from rspnet_cli.clips.augment import _colour, _resize_crops, augment, pixels_of
-from rspnet_cli.clips.dataset import Crops
+from rspnet_cli.clips.augment import _resize_crops, augment, pixels_of
+from rspnet_cli.clips.colour import colour_batch
+from rspnet_cli.clips.crops import Crop, Crops, pack
 from rspnet_cli.clips.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, ClipDraw, clip_rng, draw_clip
 from rspnet_cli.config import AugmentConfig
+from rspnet_cli.videos.planes import Box, Planes
 
 CPU = torch.device("cpu")
 FRAMES, SIZE = 2, 5
@@ -149,8 +151,7 @@ def reference(frames: np.ndarray, draw: ClipDraw, order: str, resized: Callable[
 
 
 def batch_of(crops: Sequence[np.ndarray], draws: Sequence[ClipDraw]) -> Crops:
-    pixels = torch.from_numpy(np.concatenate([crop.ravel() for crop in crops]))
-    return Crops(pixels, tuple(draws), offsets=torch.arange(len(crops[0])).expand(len(crops), -1))
+    return pack([Crop(crop, np.arange(len(crop)), draw) for crop, draw in zip(crops, draws, strict=True)])
 
 
 def augmented(crops: Sequence[np.ndarray], draws: Sequence[ClipDraw], order: str, *, antialias: bool = False) -> torch.Tensor:
@@ -181,8 +182,11 @@ ORDERS = {
 }
 
 
+@pytest.mark.parametrize("chunk", [1, FRAMES])
 @pytest.mark.parametrize("order", ORDERS)
-def test_every_clip_is_that_of_the_plain_loops(order: str) -> None:
+def test_every_clip_is_that_of_the_plain_loops(order: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Frame by frame, too, as larger pictures come: the contrast jitter's mean grey stays that of the whole clip.
+    monkeypatch.setattr("rspnet_cli.clips.augment.frames_per_chunk", lambda size: chunk)
     crops, draws = example(ORDERS[order])
     assert {draw.flip for draw in draws} == {draw.grayscale for draw in draws} == {bool(draw.ops) for draw in draws} == {True, False}
     clips = augmented(crops, draws, order)
@@ -208,7 +212,8 @@ def test_every_colour_operation_alone_is_that_of_the_plain_loops(order: str, op:
 def test_the_whole_batch_at_once_gives_what_clip_by_clip_gives(order: str, antialias: bool) -> None:
     crops, draws = example(ORDERS[order], 40)
     batch = batch_of(crops, draws)
-    whole = _colour(_resize_crops(batch, SIZE, antialias, CPU), draws, order)  # what a GPU computes
+    whole = torch.empty(len(draws), 3, FRAMES, SIZE, SIZE)
+    colour_batch(_resize_crops(batch, SIZE, antialias, CPU), draws, order, out=whole)  # what a GPU computes
     torch.testing.assert_close(whole, augmented(crops, draws, order, antialias=antialias), rtol=0, atol=TOLERANCE)
 
 
@@ -227,6 +232,27 @@ def test_a_crop_is_resized_as_if_nothing_lay_around_it() -> None:
         resized = _resize_crops(batch_of([small, large], draws), SIZE, antialias, CPU)
         assert resized[0].min() > 1 - 1e-6
         assert resized[1].max() == 0
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_batch_of_planes_gives_what_its_rgb_gives_at_once_and_clip_by_clip(order: str, antialias: bool) -> None:
+    rng = np.random.default_rng(3)
+    crops = []
+    for video in range(24):
+        draw = draw_clip(18, 22, ORDERS[order], clip_rng(0, 0, video, 0))
+        planes = Planes.empty(FRAMES, Box(*draw.box).even, full_range=video % 3 == 0)
+        for part in (planes.luma, planes.chroma):
+            part[...] = rng.integers(0, 256, part.shape)
+        crops.append(Crop(planes, np.arange(FRAMES), draw))
+    assert len({crop.draw.box[0] % 2 for crop in crops} | {2 + crop.draw.box[1] % 2 for crop in crops}) == 4
+    batch = pack(crops)
+    as_rgb = batch_of([clip.numpy() for clip in batch.unpacked()], batch.draws)
+    expected = augment(as_rgb, size=SIZE, antialias=antialias, order=order, device=CPU)
+    assert torch.equal(augment(batch, size=SIZE, antialias=antialias, order=order, device=CPU), expected)
+    whole = torch.empty_like(expected)
+    colour_batch(_resize_crops(batch, SIZE, antialias, CPU), batch.draws, order, out=whole)  # what a GPU computes
+    torch.testing.assert_close(whole, expected, rtol=0, atol=TOLERANCE)
 
 
 def test_all_frames_of_a_clip_are_changed_alike_and_clips_are_not() -> None:
@@ -256,6 +282,14 @@ def test_without_any_change_a_clip_is_its_pixels_normalised() -> None:
     (clip,) = augmented([crop], [draw], "reference").numpy()
     np.testing.assert_allclose(clip, ((crop / 255 - MEAN) / STD).transpose(3, 0, 1, 2), rtol=0, atol=TOLERANCE)
     assert (crop == before).all()
+
+
+def test_a_batch_of_which_no_clip_is_changed_is_only_normalised() -> None:
+    clips = torch.rand(2, 3, FRAMES, SIZE, SIZE)
+    expected = (clips - torch.tensor(MEAN).view(3, 1, 1, 1)) / torch.tensor(STD).view(3, 1, 1, 1)
+    out = torch.empty_like(clips)
+    colour_batch(clips, [ClipDraw((0, 0, SIZE, SIZE), False, (), (1.0, 1.0, 1.0, 0.0), False, False)] * 2, "reference", out=out)
+    torch.testing.assert_close(out, expected, rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.gpu

@@ -3,6 +3,7 @@
 import itertools
 import multiprocessing
 import shutil
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DistributedSampler
 
-from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, Crop, Request, SingleClips, batches, collate
+from rspnet_cli.clips.crops import Crop, planes_on
+from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, Request, SingleClips, batches, collate
 from rspnet_cli.clips.draws import StepDraw, clip_rng, draw_step, epoch_order
 from rspnet_cli.clips.sampling import FrameRate, cover_clip, frames_at_rate, random_clip
 from rspnet_cli.config import AugmentConfig, ClipConfig
@@ -172,6 +174,28 @@ def test_a_crop_is_its_box_of_the_stored_frames(extracted: Manifest) -> None:
         assert any((frames == candidate).all() for candidate in cut)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_planes_are_for_other_devices_than_a_cpu(device: str) -> None:
+    assert planes_on(torch.device(device)) == (device == "cuda")
+
+
+def test_clips_read_as_planes_are_those_read_as_rgb(extracted: Manifest) -> None:
+    files, config = read_frames(extracted).files, AugmentConfig()
+    clip = CLIP.model_copy(update={"load": "played"})
+    requests = [Request(1, row, row % 2 == 0, 3) for row in (0, 4, 5)]
+    kinds = [ClipPairs(files, clip, config, seed=2, planes=planes) for planes in (False, True)]
+    for rows in (requests[:1], requests[1:2], requests[2:]):  # of slow and fast samples other numbers of frames are read
+        rgb, planes = (collate([dataset[request] for request in rows]) for dataset in kinds)
+        assert isinstance(rgb, ClipBatch)
+        assert isinstance(planes, ClipBatch)
+        for one, other in zip(rgb.clips, planes.clips, strict=True):
+            assert (one.full_range, other.full_range) == (None, (False,))
+            assert (one.draws, one.offsets.tolist()) == (other.draws, other.offsets.tolist())
+            assert other.pixels.nbytes < 0.7 * one.pixels.nbytes
+            for first, second in zip(one.unpacked(), other.unpacked(), strict=True):
+                assert (first.int() - second.int()).abs().max() <= 1
+
+
 def test_a_frame_rate_thins_the_video_before_clips_are_cut(extracted: Manifest) -> None:
     clip = ClipConfig(frames=3, speeds=(2,), size=16, frame_rate=10.0, load="all")
     for row in (3, 6):
@@ -195,12 +219,11 @@ def test_a_batch_holds_the_queries_and_the_keys_each_with_its_draw(extracted: Ma
         assert crops.offsets.tolist() == [list(range(LENGTH))] * 3
         assert crops.num_frames == LENGTH
         padded = crops.padded(torch.device("cpu"))
-        assert padded.shape == (3, LENGTH, max(d.box[2] for d in crops.draws), max(d.box[3] for d in crops.draws), 3)
+        assert padded.shape == (3, 3, LENGTH, max(d.box[2] for d in crops.draws), max(d.box[3] for d in crops.draws))
         for index, (frames, _, _) in enumerate(expected):
             assert (crops.unpacked()[index].numpy() == frames).all()
             height, width = frames.shape[1:3]
-            assert (padded[index, :, :height, :width].numpy() == frames).all()
-            assert padded[index, :, height:].sum() == padded[index, :, :, width:].sum() == 0
+            assert (padded[index, :, :, :height, :width].permute(1, 2, 3, 0).numpy() == frames).all()
 
 
 def content(batch: ClipBatch) -> tuple[object, ...]:
@@ -260,6 +283,15 @@ def test_ranks_share_every_global_batch_and_no_video_comes_twice_in_an_epoch(num
             part = asked[step * batch_size : (step + 1) * batch_size]
             assert [request.fast for request in part] == draw(epoch, step).fast.tolist()
             assert {request.speed for request in part} == {draw(epoch, step).speed}
+
+
+def test_a_worker_packs_batches_where_the_training_process_sees_them(extracted: Manifest) -> None:
+    requests = [[Request(0, row) for row in (1, 3)]]
+    with closing(batches(pairs(extracted), requests, workers=1)) as read, closing(batches(pairs(extracted), requests, workers=0)) as here:
+        (batch,), (same,) = list(read), list(here)
+    for crops, others in zip(batch.clips, same.clips, strict=True):
+        assert crops.pixels.is_shared()
+        assert torch.equal(crops.pixels, others.pixels)
 
 
 def copy_of(manifest: Manifest, folder: Path) -> Manifest:

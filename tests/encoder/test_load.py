@@ -13,7 +13,7 @@ import torch
 import rspnet_cli
 from rspnet_cli import load_encoder
 from rspnet_cli.clips import augment
-from rspnet_cli.clips.dataset import Crops
+from rspnet_cli.clips.crops import Crop, pack
 from rspnet_cli.clips.draws import ClipDraw
 from rspnet_cli.config import PretrainConfig
 from rspnet_cli.encoder import load
@@ -63,9 +63,8 @@ def test_preprocessing_is_centre_square_bilinear_and_imagenet(height: int, width
 
 def test_uint8_clips_are_resized_as_the_training_clips_were(tmp_path: Path) -> None:
     clips = random_clips(1, 3, 4, 60, 60)
-    crops = Crops(
-        clips[0].permute(1, 2, 3, 0).flatten(), (ClipDraw((0, 0, 60, 60), False, (), (1, 1, 1, 0), False, False),), torch.arange(4)[None]
-    )
+    draw = ClipDraw((0, 0, 60, 60), False, (), (1, 1, 1, 0), False, False)
+    crops = pack([Crop(clips[0].permute(1, 2, 3, 0).numpy(), np.arange(4), draw)])
     for antialias in (False, True):
         settings = SMALL | {"clip": SMALL["clip"] | {"antialias": antialias}}
         encoder = load_encoder(make_pretrain(tmp_path / str(antialias), settings=settings).folder)

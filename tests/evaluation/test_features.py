@@ -15,7 +15,7 @@ from rspnet_cli import load_encoder
 from rspnet_cli.clips.sampling import FrameRate
 from rspnet_cli.encoder.batch_norm import estimate_statistics
 from rspnet_cli.encoder.encoder import pool_features
-from rspnet_cli.encoder.load import PretrainedEncoder
+from rspnet_cli.encoder.load import PretrainedEncoder, resize_and_normalise
 from rspnet_cli.errors import InputError
 from rspnet_cli.evaluation.encoding import clips_of as encoded_clips
 from rspnet_cli.evaluation.features import (
@@ -114,6 +114,25 @@ def input_of(encoder: PretrainedEncoder) -> ClipInput:
     return ClipInput(encoder.size, encoder.antialias, encoder.device)
 
 
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 4, 10**9])  # the last is more than any memory holds, and than there are clips
+def test_batches_are_the_clips_one_by_one_preprocessed(batch_size: int, antialias: bool) -> None:
+    rng = np.random.default_rng(0)
+    videos = []
+    for num_frames, height, width in ((5, 30, 30), (21, 24, 24), (8, 40, 33), (17, 24, 24)):  # as stored, smaller than stored, cropped
+        frames = torch.from_numpy(rng.integers(0, 256, (num_frames, height, width, 3), dtype=np.uint8))
+        videos.append(VideoClips(frames, torch.from_numpy(rng.integers(0, num_frames, (3, 4))), torch.zeros(3, 2)))
+    sizes, seen = [], []
+    for batch in clip_batches(videos, batch_size, ClipInput(24, antialias, torch.device("cpu"))):
+        assert batch.is_contiguous(memory_format=torch.channels_last_3d)
+        sizes.append(len(batch))
+        seen.append(batch.clone())  # a batch's memory is that of the next one
+    assert sizes == [batch_size] * (12 // batch_size) + [12 % batch_size] * (12 % batch_size > 0)
+    whole = [video.frames[clip].permute(3, 0, 1, 2)[None] for video in videos for clip in video.clips]
+    expected = torch.cat([resize_and_normalise(clip, 24, antialias=antialias) for clip in whole])
+    assert torch.equal(torch.cat(seen), expected)
+
+
 def described_by(
     encoder: PretrainedEncoder, videos: list[VideoClips], piece_sizes: list[int], *, pool: str, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -187,7 +206,7 @@ def test_batch_norm_statistics_are_averages_over_batches(table: FramesTable, enc
     videos = [clips_of(dataset, row) for row in range(4)]  # 20 clips
     batches = list(statistics_batches(videos, num_clips=20, batch_size=6, clip_input=input_of(encoder)))
     assert [len(batch) for batch in batches] == [7, 7, 6]
-    singles = torch.cat(list(clip_batches(videos, 1, input_of(encoder))))
+    singles = torch.cat([batch.clone() for batch in clip_batches(videos, 1, input_of(encoder))])
     assert torch.equal(torch.cat(batches), singles)
 
     fresh = copy.deepcopy(encoder)

@@ -13,7 +13,6 @@ from rspnet_cli.config import RetrievalConfig
 from rspnet_cli.errors import InputError
 from rspnet_cli.evaluation.features_file import FEATURES, FeatureTable
 from rspnet_cli.manifest import read_manifest
-from rspnet_cli.stages import eval_retrieval as module
 from rspnet_cli.stages.eval_retrieval import eval_retrieval
 from rspnet_cli.tables import NEIGHBOURS, read_table
 from tests.evaluation.tables import make_export, make_table
@@ -254,7 +253,7 @@ def test_a_large_search_asks_torch_for_a_device_and_finds_the_same(tmp_path: Pat
     make_export(tmp_path / "export", table)
     small = eval_retrieval(RetrievalConfig(), features=tmp_path / "export", out=tmp_path / "small")
     asked = []
-    monkeypatch.setattr(module, "GPU_MULTIPLICATIONS", 1)
+    monkeypatch.setattr("rspnet_cli.devices.GPU_MULTIPLICATIONS", 1)
     monkeypatch.setattr("rspnet_cli.devices.resolve_device", lambda name: asked.append(name) or "cpu:0")
     large = eval_retrieval(RetrievalConfig(), features=tmp_path / "export", out=tmp_path / "large")
     assert asked == ["auto"]

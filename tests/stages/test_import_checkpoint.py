@@ -25,7 +25,7 @@ from rspnet_cli.stages.eval_classification import eval_classification
 from rspnet_cli.stages.eval_retrieval import eval_retrieval
 from rspnet_cli.stages.export_features import export_features
 from rspnet_cli.stages.import_checkpoint import import_checkpoint
-from rspnet_cli.stages.pretrain import build_moco
+from rspnet_cli.training.pretraining import build_moco
 from tests import released
 from tests.extracted import make_extract
 from tests.sentences import refused

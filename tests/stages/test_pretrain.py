@@ -27,8 +27,9 @@ from rspnet_cli.files import sha256_of
 from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.settings import validated
-from rspnet_cli.stages.pretrain import build_moco, pretrain
+from rspnet_cli.stages.pretrain import pretrain
 from rspnet_cli.training.loop import _Run
+from rspnet_cli.training.pretraining import build_moco
 from tests.extracted import NUM_FRAMES, make_extract
 from tests.processes import KILLED, ROOT, children_of, fork, fork_ranks, is_alive, kill, kill_at_change, wait, wait_until
 from tests.sentences import one_sentence, refused
@@ -314,7 +315,7 @@ def test_a_full_gpu_is_one_sentence_that_says_what_to_do(extracted: Manifest, tm
     def full(*args: Any, **how: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nSee documentation.")
 
-    monkeypatch.setattr("rspnet_cli.stages.pretrain.rspnet_step", full)
+    monkeypatch.setattr("rspnet_cli.training.pretraining.rspnet_step", full)
     with pytest.raises(RspnetError) as caught:
         run(extracted, tmp_path / "pretrain")
     one_sentence(caught.value, "step 1", "optim.accumulate=2", "run.checkpoint_activations=true", "--batch-size")

@@ -1,5 +1,6 @@
 """The frame store gives back exactly the frames that were written, by index, in any order, with their times."""
 
+import errno
 import json
 import os
 import subprocess
@@ -300,6 +301,15 @@ def test_equal_input_gives_equal_bytes_in_any_process(tmp_path: Path, codec: Cod
         assert run.stdout.strip() == info.sha256
 
 
+@pytest.mark.parametrize("num_pictures", [0, 1, 7, 40])
+def test_how_many_pictures_are_encoded_at_a_time_changes_no_byte(
+    tmp_path: Path, stored: dict[Codec, Path], monkeypatch: pytest.MonkeyPatch, num_pictures: int
+) -> None:
+    monkeypatch.setattr(h264_store, "BLOCK_BYTES", num_pictures * 64 * 48 * 3 // 2)
+    target, _ = store(make_video(tmp_path / "a.mp4", 70))
+    assert target.read_bytes() == stored["h264"].read_bytes()
+
+
 def test_bytes_and_hash_are_those_of_the_store(tmp_path: Path) -> None:
     source = make_video(tmp_path / "a.mp4", 5)
     target, info = store(source)
@@ -375,6 +385,19 @@ needs_dev_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this
 def test_a_full_disk_is_no_fault_of_the_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: Codec, num_frames: int) -> None:
     source = make_video(tmp_path / "a.mp4", num_frames)
     full_disk(monkeypatch)
+    with pytest.raises(DiskFullError, match="The disk is full"):
+        store(source, codec)
+    assert [item.name for item in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize("codec", STORES)
+def test_a_disk_that_is_found_full_when_the_files_are_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: Codec) -> None:
+    source = make_video(tmp_path / "a.mp4", 20)
+
+    def fsync(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(DiskFullError, match="The disk is full"):
         store(source, codec)
     assert [item.name for item in tmp_path.iterdir()] == ["a.mp4"]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rspnet_cli import distributed
 from rspnet_cli.clips.augment import augment
+from rspnet_cli.clips.crops import planes_on
 from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, SingleClips, batches
 from rspnet_cli.clips.sampling import FrameRate
 from rspnet_cli.config import FinetuneConfig
@@ -117,6 +118,7 @@ class _Run:
             sampling=config.clip.sampling,
             frame_rate=self.frame_rate,
             seed=run.seed,
+            planes=planes_on(device),
         )
 
         def source(start: tuple[int, int]) -> Generator[ClipBatch]:

@@ -1,0 +1,153 @@
+"""One clip of each video of a batch as bytes: crops of different sizes, packed by worker processes, unpacked on the training device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from rspnet_cli.clips.draws import ClipDraw
+from rspnet_cli.clips.yuv import rgb_of_planes
+from rspnet_cli.timing import timed
+from rspnet_cli.videos.planes import Box, Planes
+
+
+class Crop(NamedTuple):
+    """One clip as read."""
+
+    frames: npt.NDArray[np.uint8] | Planes
+    """(F, h, w, 3) uint8 RGB, or the planes of the even box around."""
+    offsets: np.ndarray
+    """(F,) int64: which frames of the clip's span these are."""
+    draw: ClipDraw
+
+
+def planes_on(device: torch.device) -> bool:
+    """Whether clips for training on a device are read as YUV planes, which become RGB there, or as RGB.
+
+    Planes are half the bytes to make and to move. But on a CPU torch's conversion costs more than FFmpeg's costs a worker: to read
+    2 x 32 crops of 170 x 128 frames takes 11.4 ms of CPU as planes (5.6) with their conversion (5.8), 6.3 ms as RGB.
+    """
+    return device.type != "cpu"
+
+
+@dataclass(frozen=True)
+class Crops:
+    """One clip of each of B videos: F frames of a crop. Of RGB a row of `pixels` is a line, of planes a pair of lines with their chroma."""
+
+    pixels: Tensor
+    """(R, 3 W) uint8, W the widest crop's width: lines of RGB, or two lines of luma, one of U and one of V, each padded with zeros."""
+    draws: tuple[ClipDraw, ...]
+    """Their augmentation; the crop boxes give h and w."""
+    offsets: Tensor
+    """(B, F) int64, ascending: which frames of the clip's span these are."""
+    full_range: tuple[bool, ...] | None = None
+    """(B,) of planes: their range. None: RGB."""
+
+    @property
+    def num_frames(self) -> int:
+        """F: frames of each crop."""
+        return self.offsets.shape[1]
+
+    @property
+    def starts(self) -> tuple[tuple[int, int], ...]:
+        """Where each crop begins in what `padded` makes of it: 0 or 1 lines from the top, pixels from the left."""
+        return tuple((0, 0) if self.full_range is None else _box(draw).in_even[:2] for draw in self.draws)
+
+    def unpacked(self) -> list[Tensor]:
+        """The crops, each (F, h, w, 3) uint8 RGB; views, unless they are made of planes."""
+        heights = self._heights()
+        parts = torch.split(self.pixels, [self.num_frames * height for height in heights])
+        crops = []
+        for number, (rows, height, draw) in enumerate(zip(parts, heights, self.draws, strict=True)):
+            top, left = self.starts[number]
+            frames = rows.view(1, self.num_frames, height, -1)
+            if self.full_range is None:
+                rgb = frames[0].view(self.num_frames, height, -1, 3)
+            else:
+                rgb = self._rgb(frames, [self.full_range[number]])[0].permute(1, 2, 3, 0).to(torch.uint8)
+            crops.append(rgb[:, top : top + draw.box[2], left : left + draw.box[3]])
+        return crops
+
+    def padded(self, device: torch.device) -> Tensor:
+        """All crops on a device, (B, 3, F, H, W) float32 RGB, whole, 0 to 255: each begins at `starts`, and around it lies anything."""
+        heights = self._heights()
+        longest, frames = max(heights), np.arange(self.num_frames)
+        begin = np.cumsum([0, *(self.num_frames * height for height in heights[:-1])])
+        # Which row is line (or pair) y of frame f of crop b; below a crop its last one again.
+        inside = np.minimum(np.arange(longest), np.array(heights)[:, None] - 1)  # (B, H)
+        rows = (begin[:, None] + np.array(heights)[:, None] * frames)[:, :, None] + inside[:, None]  # (B, F, H)
+        index = torch.from_numpy(rows.ravel()).to(device, non_blocking=True)
+        with timed("transfer"):
+            moved = self.pixels.to(device, non_blocking=True)
+        pixels = moved.index_select(0, index).view(*rows.shape, -1)  # (B, F, H, 3 W)
+        if self.full_range is None:
+            return pixels.view(*rows.shape, -1, 3).permute(0, 4, 1, 2, 3).float()
+        return self._rgb(pixels, self.full_range)
+
+    def pin_memory(self) -> Crops:
+        """The same in page-locked memory, from where it is copied to a GPU without waiting."""
+        return replace(self, pixels=self.pixels.pin_memory())
+
+    def _heights(self) -> list[int]:
+        """Rows of a frame of each crop."""
+        if self.full_range is None:
+            return [draw.box[2] for draw in self.draws]
+        return [_box(draw).even.height // 2 for draw in self.draws]
+
+    @staticmethod
+    def _rgb(pairs: Tensor, full_range: Sequence[bool]) -> Tensor:
+        """(B, F, H/2, 3 W) uint8 -> (B, 3, F, H, W) float32."""
+        *shape, row_bytes = pairs.shape
+        luma, chroma = torch.split(pairs, [row_bytes * 2 // 3, row_bytes // 3], 3)
+        return rgb_of_planes(luma.view(*shape, 2, -1), chroma.view(*shape, 2, -1), full_range)
+
+
+def pack(crops: Sequence[Crop]) -> Crops:
+    """Clips of one kind, RGB or planes, and of one number of frames."""
+    draws, offsets = tuple(crop.draw for crop in crops), torch.from_numpy(np.stack([crop.offsets for crop in crops]))
+    rgb = [crop.frames for crop in crops if not isinstance(crop.frames, Planes)]
+    if rgb:
+        rows, parts = _room([frames.shape[:3] for frames in rgb])
+        for part, frames in zip(parts, rgb, strict=True):
+            _fill(part.reshape(*frames.shape[:2], -1, 3), frames)
+        return Crops(rows, draws, offsets)
+    planes = [crop.frames for crop in crops if isinstance(crop.frames, Planes)]
+    rows, parts = _room([(*one.luma.shape[:2], one.luma.shape[3]) for one in planes])
+    for part, one in zip(parts, planes, strict=True):
+        luma, chroma = np.split(part, [part.shape[1] // 3 * 2], axis=1)
+        for lines, plane in ((luma, one.luma), (chroma, one.chroma)):
+            _fill(lines.reshape(*plane.shape[:3], -1).swapaxes(2, 3), plane.swapaxes(2, 3))
+    return Crops(rows, draws, offsets, tuple(one.full_range for one in planes))
+
+
+def _room(shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, list[npt.NDArray[np.uint8]]]:
+    """Rows for crops of (frames, rows of a frame, width): (R, 3 W), and the part of each crop in it."""
+    counts = [frames * height for frames, height, _ in shapes]
+    shape = (sum(counts), 3 * max(width for _, _, width in shapes))
+    rows = torch.empty(shape, dtype=torch.uint8) if get_worker_info() is None else _shared(shape)
+    return rows, np.split(rows.numpy(), np.cumsum(counts)[:-1])
+
+
+def _shared(shape: tuple[int, int]) -> Tensor:
+    """Memory that a worker shares with the training process, as torch's own collate takes it: anything else is copied there once more."""
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
+
+
+def _fill(rows: npt.NDArray[np.uint8], frames: npt.NDArray[np.uint8]) -> None:
+    """Copy frames (F, h, w, K) to the left of rows (F, h, W, K), a view; zeros to the right, so that a batch has one content."""
+    width = frames.shape[2]
+    rows[:, :, :width] = frames
+    rows[:, :, width:] = 0
+
+
+def _box(draw: ClipDraw) -> Box:
+    return Box(*draw.box)
