@@ -25,7 +25,8 @@ GALLERY_PIECE = 16384  # with QUERY_BLOCK: 16 MiB of similarities per thread, wh
 _DECIMALS = 12  # float64 rounds near 1e-15: cosines that differ by less than 1e-12 count as equal
 _ROUNDING = 2.0**-24  # of float32, relative
 _ROWS = 64  # vectors that are worked on at once in float64: 256 KiB of 512 channels, which a core keeps at hand
-_SAMPLE = 4096  # gallery videos whose mean is the middle
+_PAIRS = 512  # whose gallery videos are gathered at once: with fewer, threads wait for the interpreter more than they work
+_SAMPLE = 1024  # gallery videos whose mean is the middle
 _SMALL_BLOCK = 64  # queries: with fewer at once a product reads the gallery more than it multiplies
 
 # (function of a block, blocks) -> their results, in order
@@ -79,14 +80,11 @@ def nearest(
     queries, gallery = (np.asarray(side, np.float32) for side in (queries, gallery))
     # With any m, q.g = (q - m).(g - m) + (g.m - m.m) + q.m. The last term orders nothing, the one before it rides along as one more
     # channel. An untrained encoder gives nearly the same vector to every video: without m, float32 could not tell them apart.
-    with timed("prepare"):
-        middle = _mean_unit(gallery[:: -(-len(gallery) // _SAMPLE)])
-        ours = _around(queries, middle)
-        ours.fast[:, -1] = 1
+    middle = _mean_unit(gallery[:: -(-len(gallery) // _SAMPLE)])
     index = np.zeros((len(queries), k), np.int64)
     similarity = np.full((len(queries), k), -np.inf)
 
-    def search(theirs: _Vectors, slack: np.ndarray, piece: slice, rows: slice) -> None:
+    def search(ours: _Vectors, theirs: _Vectors, slack: np.ndarray, piece: slice, rows: slice) -> None:
         """Put what a piece of the gallery has among the k best of a block of queries."""
         excluded = None
         if query_groups is not None and gallery_groups is not None:
@@ -100,18 +98,22 @@ def nearest(
 
     def searched() -> Iterator[None]:
         """Every block in every piece; the pieces one after the other, so that ties come in the gallery's order."""
+        with timed("prepare"):
+            ours = _around(queries, middle, in_threads)
+            ours.fast[:, -1] = 1
         for piece in pieces:
             with timed("prepare"):
-                theirs = _around(gallery[piece], middle)
+                theirs = _around(gallery[piece], middle, in_threads)
             bias = theirs.along - middle @ middle
             theirs.fast[:, -1] = bias
             # Each side of a comparison is off by at most C + 1 roundings of its terms' sizes; 15 more are for the inputs'.
             sizes = ours.distance * theirs.distance.max() + np.abs(bias).max()
             slack = 2 * (queries.shape[1] + 16) * _ROUNDING * sizes + 2 * 10.0**-_DECIMALS
-            yield from in_threads(partial(search, theirs, slack, piece), blocks)
+            yield from in_threads(partial(search, ours, theirs, slack, piece), blocks)
 
     with candidates_on(device) as candidates, _threads(device, len(queries)) as (threads, in_threads):
-        blocks = _slices(len(queries), min(QUERY_BLOCK, max(_SMALL_BLOCK, -(-len(queries) // threads))))
+        rounds = max(1, -(-len(queries) // (threads * QUERY_BLOCK)))  # of as many blocks as threads, all of a size
+        blocks = _slices(len(queries), max(_SMALL_BLOCK, -(-len(queries) // (threads * rounds))))
         pieces = _slices(len(gallery), GALLERY_PIECE)
         with timed("search"):
             for _ in zip(track(range(len(pieces) * len(blocks))), searched(), strict=True):
@@ -152,20 +154,25 @@ def _mean_unit(vectors: np.ndarray) -> np.ndarray:
     return np.asarray((wide / _lengths(wide)[:, None]).mean(axis=0))
 
 
-def _around(vectors: np.ndarray, middle: np.ndarray) -> _Vectors:
+def _around(vectors: np.ndarray, middle: np.ndarray, in_threads: _Map) -> _Vectors:
     """Vectors (V, C) float32 ready to search; the last channel of `fast` is the caller's to fill."""
     count, channels = vectors.shape
     fast = np.empty((count, channels + 1), np.float32)
     length, along, distance = (np.empty(count) for _ in range(3))
-    for start in range(0, count, _ROWS):
-        rows = slice(start, start + _ROWS)
-        units = vectors[rows].astype(np.float64)
-        length[rows] = _lengths(units)
-        units /= length[rows, None]
-        along[rows] = units @ middle
-        units -= middle
-        distance[rows] = np.sqrt(np.einsum("ij,ij->i", units, units))
-        fast[rows, :-1] = units
+
+    def fill(part: slice) -> None:
+        for start in range(part.start, part.stop, _ROWS):
+            rows = slice(start, min(start + _ROWS, part.stop))
+            units = vectors[rows].astype(np.float64)
+            length[rows] = _lengths(units)
+            units /= length[rows, None]
+            along[rows] = units @ middle
+            units -= middle
+            distance[rows] = np.sqrt(np.einsum("ij,ij->i", units, units))
+            fast[rows, :-1] = units
+
+    for _ in in_threads(fill, _slices(count, 16 * _ROWS)):
+        pass
     return _Vectors(vectors, length, fast, along, distance)
 
 
@@ -177,19 +184,23 @@ def _lengths(vectors: np.ndarray) -> np.ndarray:
 
 def _cosines(queries: _Vectors, gallery: _Vectors, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """The cosines (P,) float64 of pairs of a query and a gallery video; rows ascend."""
-    products = np.empty(len(rows))
-    channels = gallery.values.shape[1]
-    given, wide, query = np.empty((_ROWS, channels), np.float32), _aligned(_ROWS, channels), _aligned(1, channels)
-    starts = np.flatnonzero(np.diff(rows, prepend=-1))
-    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=True):
-        query[0] = queries.values[rows[start]]
-        for first in range(start, end, _ROWS):
-            count = min(first + _ROWS, end) - first
-            # mode: by default take fills memory of its own first
-            wide[:count] = np.take(gallery.values, columns[first : first + count], axis=0, out=given[:count], mode="clip")
+    products, channels = np.empty(len(rows)), gallery.values.shape[1]
+    first, last = rows[0], rows[-1] + 1
+    query = _aligned(last - first, channels)
+    query[:] = queries.values[first:last]
+    ends = np.searchsorted(rows, np.arange(first, last + 1))
+    given, wide = np.empty((_PAIRS, channels), np.float32), _aligned(_PAIRS, channels)
+    for start in range(0, len(rows), _PAIRS):
+        part = slice(start, min(start + _PAIRS, len(rows)))
+        count = part.stop - start
+        # mode: by default take fills memory of its own first
+        wide[:count] = np.take(gallery.values, columns[part], axis=0, out=given[:count], mode="clip")
+        for row in range(rows[start], rows[part.stop - 1] + 1):
+            own = slice(max(ends[row - first], start), min(ends[row - first + 1], part.stop))
             # One inner product for each pair (a stack of 1 x C times C x 1), not a matrix product: the order of its sum depends on C alone,
             # so equal videos get equal values.
-            np.matmul(wide[:count, None], query.T, out=products[first : first + count, None, None])
+            ours = wide[own.start - start : own.stop - start, None]
+            np.matmul(ours, query[row - first, :, None], out=products[own, None, None])
     return np.asarray(np.round(products / (gallery.length[columns] * queries.length[rows]), _DECIMALS))
 
 
