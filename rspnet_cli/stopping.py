@@ -27,7 +27,7 @@ def stoppable(run: Callable[[], int]) -> int:
         return run()
     except Stopped as stopped:
         if is_main():
-            print("rspnet: interrupted; what is done is kept, and the same command continues it.", file=sys.stderr, flush=True)
+            print("rspnet: interrupted; what a stage has done is kept, the same command goes on.", file=sys.stderr, flush=True)
         return stopped.exit_code
     finally:
         _waiting.clear()

@@ -11,7 +11,7 @@ from rspnet_cli import stopping
 from rspnet_cli.errors import RspnetError, Stopped
 from tests.processes import ROOT
 
-LINE = "rspnet: interrupted; what is done is kept, and the same command continues it.\n"
+LINE = "rspnet: interrupted; what a stage has done is kept, the same command goes on.\n"
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 
 

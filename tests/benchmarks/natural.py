@@ -1,7 +1,11 @@
-"""Videos for the comparisons that cost a codec what filmed ones do: texture at every scale, a moving camera, moving things, grain."""
+"""Videos for the comparisons that cost a codec what filmed ones do: texture at every scale, a moving camera, moving things, grain.
+
+python -m tests.benchmarks.natural DIR [--videos 40] [--frames 180]
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,3 +76,18 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> npt.NDArray[n
     planes = np.stack([grey + 0.3 * tint for tint in tints], -1)
     levels: npt.NDArray[np.float32] = (127 + 50 * planes / planes.std()).clip(0, 255).astype(np.float32)
     return levels
+
+
+def main() -> None:
+    """Write some into a folder."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.natural", description=main.__doc__)
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--videos", type=int, default=40)
+    parser.add_argument("--frames", type=int, default=180, help="of each; a clip of UCF101 has 186 on average")
+    arguments = parser.parse_args()
+    for number in range(arguments.videos):
+        natural_video(arguments.folder / f"v{number:03d}.mp4", arguments.frames, seed=number)
+
+
+if __name__ == "__main__":
+    main()

@@ -224,7 +224,7 @@ def test_interrupts_are_one_line_stop_the_workers_and_keep_what_is_done(videos: 
         assert process.returncode == code, err
         assert out == ""
         assert "Traceback" not in err
-        assert err.splitlines()[-1] == "rspnet: interrupted; what is done is kept, and the same command continues it."
+        assert err.splitlines()[-1] == "rspnet: interrupted; what a stage has done is kept, the same command goes on."
         assert workers
         assert not any(is_alive(worker) for worker in workers)
     booked = journal.read_text()  # a video that was whole but not booked when the signal came is made again

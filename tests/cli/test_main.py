@@ -314,7 +314,7 @@ def test_a_name_that_is_no_text_does_not_break_the_message(capsys: pytest.Captur
 
 def test_a_signal_to_a_command_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(main_module, "program", lambda: lambda **_: os.kill(os.getpid(), signal.SIGTERM))
-    assert call(capsys, "pretrain") == (143, "", "rspnet: interrupted; what is done is kept, and the same command continues it.\n")
+    assert call(capsys, "pretrain") == (143, "", "rspnet: interrupted; what a stage has done is kept, the same command goes on.\n")
 
 
 def test_a_reader_that_leaves_is_no_traceback() -> None:

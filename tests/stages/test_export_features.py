@@ -271,7 +271,7 @@ def test_an_export_stopped_by_a_scheduler_keeps_its_pieces_and_ends_with_the_sam
 
     monkeypatch.setattr(features.UniformClips, "__getitem__", stopped)
     assert main(command) == 143
-    assert capsys.readouterr().err == "rspnet: interrupted; what is done is kept, and the same command continues it.\n"
+    assert capsys.readouterr().err == "rspnet: interrupted; what a stage has done is kept, the same command goes on.\n"
     assert main(command) == 0
     assert described == [0, 1, 2, 3, 2, 3, 4]
     assert contents(tmp_path / "out").keys() == contents(export(run, tmp_path / "whole").folder).keys()

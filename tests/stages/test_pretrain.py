@@ -613,7 +613,7 @@ def test_an_interrupt_keeps_the_state_and_ends_the_workers(extracted: Manifest, 
         children = children_of(pid)
         os.kill(pid, number)
         assert wait(pid) == code
-        assert output.read_text().splitlines() == ["rspnet: interrupted; what is done is kept, and the same command continues it."]
+        assert output.read_text().splitlines() == ["rspnet: interrupted; what a stage has done is kept, the same command goes on."]
         wait_until(lambda children=children: not any(is_alive(child) for child in children), "the workers end")  # type: ignore[misc]
         assert (out / "unfinished" / "checkpoints" / "index.json").exists()
 
@@ -655,7 +655,7 @@ def test_two_processes_of_which_one_hears_a_signal_stop_together(extracted: Mani
     assert both(tmp_path / "whole") == [0, 0]
     assert both(tmp_path / "stopped", stop_before=3) == [143, 143]
     lines, silence = ((tmp_path / f"stopped-{rank}").read_text().splitlines() for rank in range(2))
-    assert (lines, silence) == (["rspnet: interrupted; what is done is kept, and the same command continues it."], [])
+    assert (lines, silence) == (["rspnet: interrupted; what a stage has done is kept, the same command goes on."], [])
     index = json.loads((tmp_path / "stopped" / "unfinished" / "checkpoints" / "index.json").read_text())
     assert (index["state"]["position"]["epoch"], index["state"]["position"]["step"]) == (1, 1)
     assert both(tmp_path / "stopped") == [0, 0]
@@ -685,7 +685,7 @@ def test_a_signal_to_the_whole_group_is_one_line(extracted: Manifest, tmp_path: 
             time.sleep(0.1)
         os.killpg(pid, signal.SIGTERM)
         assert wait(pid) == 143, output.read_text()
-        assert output.read_text().splitlines() == ["rspnet: interrupted; what is done is kept, and the same command continues it."]
+        assert output.read_text().splitlines() == ["rspnet: interrupted; what a stage has done is kept, the same command goes on."]
 
 
 def test_a_killed_worker_is_one_sentence(extracted: Manifest, tmp_path: Path) -> None:
