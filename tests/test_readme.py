@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -58,8 +59,9 @@ def test_every_option_of_a_command_exists(command: str, capsys: pytest.CaptureFi
         if word.startswith("--"):
             assert re.search(rf"{word}\b", help_text), f"{word} is no option of {words[0]}"
     settings = dict.fromkeys(("pretrain", "preview", "bench"), pretrain_settings) | {"finetune": finetune_settings}
-    for setting in re.findall(r"--set (\S+)", command):
-        settings[words[0]](sets=[setting])
+    for word, setting in pairwise(words):
+        if word == "--set":
+            settings[words[0]](sets=[setting])
 
 
 def test_links_to_files_lead_somewhere() -> None:
