@@ -171,7 +171,7 @@ def _around(vectors: np.ndarray, middle: np.ndarray, in_threads: _Map) -> _Vecto
             distance[rows] = np.sqrt(np.einsum("ij,ij->i", units, units))
             fast[rows, :-1] = units
 
-    for _ in in_threads(fill, _slices(count, 16 * _ROWS)):
+    for _ in in_threads(fill, _slices(count, 4 * _ROWS)):
         pass
     return _Vectors(vectors, length, fast, along, distance)
 
