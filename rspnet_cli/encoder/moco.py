@@ -61,7 +61,7 @@ class MoCo(nn.Module):
         ranks = distributed.world_size()
         if ranks * self.bn_splits == 1:
             return self.key.project(clips)
-        order = torch.from_numpy(shuffle).to(clips.device)
+        order = torch.from_numpy(shuffle).to(clips.device, non_blocking=True)
         mine = slice(distributed.rank() * len(clips), (distributed.rank() + 1) * len(clips))
         shuffled = distributed.all_gather_rows(clips)[order[mine]]
         back = torch.argsort(order)[mine]

@@ -142,8 +142,8 @@ def _pieces_of(config: ExportConfig, table: FramesTable, shard: Shard | None) ->
         return pieces
     if shard.count > len(pieces):
         raise InputError(
-            f"--shard {shard}: the {len(table):,} videos are described in {len(pieces):,} pieces of {len(pieces[0])}, fewer than the "
-            "shards; use at most so many shards."
+            f"--shard {shard}: the {len(table):,} videos are described {len(pieces[0])} at a time, which makes {len(pieces):,} "
+            f"{'part' if len(pieces) == 1 else 'parts'} at most; use no more shards than that."
         )
     return [pieces[place] for place in shard.part(len(pieces))]
 

@@ -472,7 +472,7 @@ def test_features_of_other_encoders_or_settings_are_refused(features_run: Run, t
     refused(caught.value, 'pool is "avg" there, "max" here')
     with pytest.raises(InputError) as caught:
         export(features_run, tmp_path / "many", Shard(1, 4))
-    refused(caught.value, "--shard 1/4", "3 pieces of 2")
+    refused(caught.value, "--shard 1/4", "2 at a time, which makes 3 parts")
     assert not list(tmp_path.glob("many*"))
 
 

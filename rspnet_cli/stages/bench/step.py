@@ -113,7 +113,7 @@ def _warm_up(take: Callable[[], None], training: TrainingClips, request: Request
         # The first step starts workers and compiles: it tells something only where it is very long.
         if not warned and expected_s > _LONG_S and (done > 0 or now - began > _WARM_UP_S):
             request.report.warn(
-                f"bench step: a step takes about {duration(now - before)}, so this takes {duration(expected_s)} or so: a smaller "
+                f"bench step: a step takes {now - before:.2g} s, so this takes {duration(expected_s)} or so: a smaller "
                 "--batch-size, fewer --steps or --recipe small-cpu would take less."
             )
             warned = True
