@@ -12,6 +12,7 @@ from rspnet_cli.cli.options import (
     DEFAULT_RECIPE,
     WORK_DIR,
     AsJson,
+    CompileEncoders,
     ConfigFile,
     Device,
     Precision,
@@ -40,7 +41,7 @@ def bench(
     ] = None,
     device: Device = None,
     precision: Precision = None,
-    compile_: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile the encoders.", show_default="no")] = None,
+    compile_: CompileEncoders = None,
     workers: Workers = None,
     steps: Annotated[
         int | None,

@@ -56,6 +56,7 @@ Split = Annotated[str | None, typer.Option("--split", help="Train on this split'
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Global batch, in videos.", show_default="the recipe's")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.", show_default="auto")]
 Precision = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.", show_default="bf16 on a GPU, fp32 on a CPU")]
+CompileEncoders = Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile the encoders.", show_default="no")]
 TrackerName = Annotated[
     str | None,
     typer.Option(
