@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rspnet_cli.config import DEFAULT_CRF, Codec
+from rspnet_cli.codecs import DEFAULT_CRF, ENDINGS, Codec
 from rspnet_cli.videos.decode import MAX_PIXELS
 from rspnet_cli.videos.extract_video import extract_video
-from rspnet_cli.videos.extraction import ENDINGS, Extracted, ExtractionTask
+from rspnet_cli.videos.tasks import Extracted, ExtractionTask
 from tests.benchmarks.comparison import Rate, Row, cpu_seconds, rates
 from tests.benchmarks.natural import natural_video
 from tests.benchmarks.transcoding import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,10 +12,12 @@ import av
 import numpy as np
 import torch
 
-from rspnet_cli.clips.dataset import ClipBatch, ClipPairs, Request, collate
+from rspnet_cli.clips.dataset import ClipBatch, ClipPairs, Request
 from rspnet_cli.clips.draws import clip_rng
 from rspnet_cli.clips.sampling import random_clip
-from rspnet_cli.config import AugmentConfig, ClipConfig, Codec, ExtractConfig
+from rspnet_cli.clips.slots import Slots
+from rspnet_cli.codecs import Codec
+from rspnet_cli.config import AugmentConfig, ClipConfig, ExtractConfig
 from rspnet_cli.settings import validated
 from rspnet_cli.stages.extract import extract
 from rspnet_cli.videos.frames import read_frames
@@ -95,10 +97,18 @@ def _stored(folder: Path, codec: Codec) -> object:
 
 
 def _read(dataset: ClipPairs) -> None:
+    """As a worker does it, in memory that is used again."""
+    slots = _slots(dataset.batch_bytes(BATCH))
     for start in range(0, len(SAMPLES), BATCH):
-        batch = collate([dataset[Request(sample.epoch, sample.row, speed=2)] for sample in SAMPLES[start : start + BATCH]])
+        requests = [Request(sample.epoch, sample.row, speed=2) for sample in SAMPLES[start : start + BATCH]]
+        batch = slots.parcel(0, partial(dataset.read, requests)).open()
         assert isinstance(batch, ClipBatch)
         assert all(crops.num_frames == SPAN for crops in batch.clips)
+
+
+@cache
+def _slots(size: int) -> Slots:
+    return Slots(1, size)
 
 
 def _decode_clips(paths: Sequence[Path]) -> None:

@@ -10,10 +10,11 @@ import torch
 
 from rspnet_cli.clips.augment import _resize_crops, augment, pixels_of
 from rspnet_cli.clips.colour import colour_batch
-from rspnet_cli.clips.crops import Crop, Crops, pack
+from rspnet_cli.clips.crops import Crops
 from rspnet_cli.clips.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, ClipDraw, clip_rng, draw_clip
 from rspnet_cli.config import AugmentConfig
 from rspnet_cli.videos.planes import Box, Planes
+from tests.crops import Crop, pack
 
 CPU = torch.device("cpu")
 FRAMES, SIZE = 2, 5
@@ -241,12 +242,12 @@ def test_a_batch_of_planes_gives_what_its_rgb_gives_at_once_and_clip_by_clip(ord
     crops = []
     for video in range(24):
         draw = draw_clip(18, 22, ORDERS[order], clip_rng(0, 0, video, 0))
-        planes = Planes.empty(FRAMES, Box(*draw.box).even, full_range=video % 3 == 0)
+        planes = Planes.empty(FRAMES, Box(*draw.box).even)
         for part in (planes.luma, planes.chroma):
             part[...] = rng.integers(0, 256, part.shape)
         crops.append(Crop(planes, np.arange(FRAMES), draw))
     assert len({crop.draw.box[0] % 2 for crop in crops} | {2 + crop.draw.box[1] % 2 for crop in crops}) == 4
-    batch = pack(crops)
+    batch = pack(crops, [video % 3 == 0 for video in range(24)])
     as_rgb = batch_of([clip.numpy() for clip in batch.unpacked()], batch.draws)
     expected = augment(as_rgb, size=SIZE, antialias=antialias, order=order, device=CPU)
     assert torch.equal(augment(batch, size=SIZE, antialias=antialias, order=order, device=CPU), expected)

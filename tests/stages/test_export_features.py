@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from rspnet_cli import load_encoder
 from rspnet_cli.cli.main import main
+from rspnet_cli.clips.slots import Room
 from rspnet_cli.config import ExportConfig, PretrainConfig
 from rspnet_cli.errors import DiskFullError, InputError, RspnetError
 from rspnet_cli.evaluation import features
@@ -242,13 +243,13 @@ def test_an_export_that_is_killed_again_and_again_ends_with_the_same_bytes(
 
 def test_a_resumed_export_does_only_what_is_missing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     described: list[int] = []
-    original = features.UniformClips.__getitem__
+    original = features.UniformClips.read
 
-    def noted(self: features.UniformClips, row: int) -> features.VideoClips | RspnetError:
+    def noted(self: features.UniformClips, row: int, room: Room) -> features.VideoClips | RspnetError:
         described.append(row)
-        return InputError("stopped here.") if len(described) == 4 else original(self, row)
+        return InputError("stopped here.") if len(described) == 4 else original(self, row, room)
 
-    monkeypatch.setattr(features.UniformClips, "__getitem__", noted)
+    monkeypatch.setattr(features.UniformClips, "read", noted)
     with pytest.raises(InputError, match=r"stopped here\."):
         export(run, tmp_path / "out")
     export(run, tmp_path / "out")
@@ -261,15 +262,15 @@ def test_an_export_stopped_by_a_scheduler_keeps_its_pieces_and_ends_with_the_sam
 ) -> None:
     command = ["export-features", str(run.pretrain.folder), "--out", str(tmp_path / "out"), "--quiet", *FLAGS]
     described: list[int] = []
-    original = features.UniformClips.__getitem__
+    original = features.UniformClips.read
 
-    def stopped(self: features.UniformClips, row: int) -> features.VideoClips | RspnetError:
+    def stopped(self: features.UniformClips, row: int, room: Room) -> features.VideoClips | RspnetError:
         described.append(row)
         if len(described) == 4:
             os.kill(os.getpid(), signal.SIGUSR1)
-        return original(self, row)
+        return original(self, row, room)
 
-    monkeypatch.setattr(features.UniformClips, "__getitem__", stopped)
+    monkeypatch.setattr(features.UniformClips, "read", stopped)
     assert main(command) == 143
     assert capsys.readouterr().err == "rspnet: interrupted; what a stage has done is kept, the same command goes on.\n"
     assert main(command) == 0
@@ -471,12 +472,12 @@ def test_several_processes_share_the_work_and_write_what_one_writes(run: Run, tm
 def test_what_fails_in_one_process_is_said_by_it_and_what_is_done_is_kept(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, again = features.UniformClips.__getitem__, tmp_path / "again"
+    original, again = features.UniformClips.read, tmp_path / "again"
 
-    def broken(self: features.UniformClips, row: int) -> features.VideoClips | RspnetError:
-        return InputError("v002 is damaged.") if row == 2 and not again.exists() else original(self, row)  # of rank 1
+    def broken(self: features.UniformClips, row: int, room: Room) -> features.VideoClips | RspnetError:
+        return InputError("v002 is damaged.") if row == 2 and not again.exists() else original(self, row, room)  # of rank 1
 
-    monkeypatch.setattr(features.UniformClips, "__getitem__", broken)
+    monkeypatch.setattr(features.UniformClips, "read", broken)
     command = ["export-features", str(run.pretrain.folder), "--out", str(tmp_path / "out"), "--quiet", *FLAGS]
     outputs = [tmp_path / f"output-{rank}" for rank in range(2)]
     assert fork_ranks(lambda: main(command), outputs) == [1, 2]

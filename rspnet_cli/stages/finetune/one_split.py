@@ -130,7 +130,8 @@ class _Run:
                 rank=distributed.rank(),
                 world_size=distributed.world_size(),
             )
-            return batches(dataset, order, workers=self.workers, pin_memory=device.type == "cuda")
+            share = optim.batch_size // distributed.world_size()
+            return batches(dataset, order, batch_size=share, workers=self.workers, pin_memory=device.type == "cuda")
 
         def step(batch: ClipBatch, epoch: int, number: int) -> ClassificationFigures:
             (crops,) = batch.clips

@@ -22,9 +22,10 @@ from rspnet_cli.manifest import ENCODER_STAGES, Manifest, checked_artifact
 from rspnet_cli.progress import Reporter
 from rspnet_cli.settings import validated
 from rspnet_cli.stages.search.queries import Query
-from rspnet_cli.videos.extraction import FRAMES_FOLDER, Failed, StoredFiles, StoreLayout, StoreTask, settings_of, store_settings
+from rspnet_cli.videos.extraction import FRAMES_FOLDER, StoredFiles, StoreLayout, settings_of, store_settings
 from rspnet_cli.videos.frame_files import NoFrames, frame_files
 from rspnet_cli.videos.pool import WorkerPool
+from rspnet_cli.videos.tasks import Failed, StoreTask
 
 if TYPE_CHECKING:
     from rspnet_cli.encoder.load import PretrainedEncoder
@@ -133,7 +134,7 @@ def _describe(encoder: PretrainedEncoder, config: ExportConfig, video: StoredFil
     from rspnet_cli.evaluation.encoding import clip_features, clips_of, input_of, video_features
     from rspnet_cli.evaluation.features import describe_videos
 
-    clips = clips_of(encoder, video, config.clips)[0]
+    clips = clips_of(encoder, video, config.clips).read(0)
     if isinstance(clips, RspnetError):
         return f"cannot be read back: {clips}"
     forward = partial(clip_features, encoder, config)
