@@ -29,7 +29,7 @@ from tests.benchmarks.comparison import Row, computes_bf16, rates
 from tests.benchmarks.natural import natural_video
 from tests.pretrained import make_pretrain
 
-NUM_VIDEOS, NUM_FRAMES = 16, 150
+NUM_VIDEOS, NUM_FRAMES = 48, 150
 SCENES = 4
 """Different videos; the others are copies of these."""
 REPEATS = 3

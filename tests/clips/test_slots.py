@@ -75,6 +75,25 @@ def test_a_slot_is_given_to_one_at_a_time() -> None:
     assert (slots.take(), slots.take()) == (1, None)
 
 
+class Copied(NamedTuple):
+    """An item that says how it is copied to page-locked memory."""
+
+    value: torch.Tensor
+
+    def pin_memory(self) -> int:
+        return int(self.value.sum())
+
+
+def test_a_slot_is_free_once_its_item_is_copied_to_page_locked_memory() -> None:
+    slots = Slots(1, 100)
+    slot = slots.take()
+    assert slot == 0
+    parcel = slots.parcel(slot, lambda room: Copied(torch.from_numpy(room((4,))).fill_(3)))
+    assert slots.take() is None
+    assert parcel.pin_memory() == 12
+    assert slots.take() == 0
+
+
 def test_memory_that_nobody_gives_is_an_error() -> None:
     with pytest.raises((OSError, OverflowError)):
         Slots(2, 2**61)
