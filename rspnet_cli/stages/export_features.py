@@ -142,8 +142,8 @@ def _pieces_of(config: ExportConfig, table: FramesTable, shard: Shard | None) ->
         return pieces
     if shard.count > len(pieces):
         raise InputError(
-            f"--shard {shard}: the {len(table):,} videos are described {len(pieces[0])} at a time, which makes {len(pieces):,} "
-            f"{'part' if len(pieces) == 1 else 'parts'} at most; use no more shards than that."
+            f"--shard {shard}: {len(table):,} videos, described {len(pieces[0])} at a time, make {len(pieces):,} shards at most: use "
+            f"--shard i/{len(pieces)}, or fewer shards."
         )
     return [pieces[place] for place in shard.part(len(pieces))]
 
@@ -187,7 +187,7 @@ def _describe(
 
 
 def _piece_path(stage: Stage, piece: range) -> Path:
-    return stage.work / "pieces" / f"{piece.start:08d}.safetensors"
+    return stage.work / "pieces" / f"{piece.start:08d}-{piece.stop:08d}.safetensors"
 
 
 def _read_pieces(config: ExportConfig, stage: Stage, channels: int, pieces: list[range]) -> tuple[np.ndarray, np.ndarray]:

@@ -61,8 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "MIN_PIECE_VIDEOS", 2)
-    monkeypatch.setattr(features, "PIECE_BATCHES", 1)
+    monkeypatch.setattr(features, "MIN_PIECES", 2)
 
 
 SETTINGS = {"clips": 3, "batch_size": 4, "workers": 0, "device": "cpu"}
@@ -278,13 +277,24 @@ def test_an_export_stopped_by_a_scheduler_keeps_its_pieces_and_ends_with_the_sam
     assert read_manifest(tmp_path / "out").artifacts == read_manifest(tmp_path / "whole").artifacts
 
 
-def test_an_unfinished_export_of_other_settings_is_not_continued(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def stop_before_writing(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("rspnet_cli.stages.export_features.write_features", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            export(run, tmp_path / "out")
+            export(run, out, **settings)
+
+
+def test_an_unfinished_export_of_other_settings_is_not_continued(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_before_writing(run, tmp_path / "out", monkeypatch)
     with pytest.raises(InputError, match="unfinished export-features with other settings"):
         export(run, tmp_path / "out", clips=2)
+
+
+def test_pieces_cut_otherwise_by_an_older_version_are_not_taken(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "MIN_PIECES", 1)  # one piece of all five
+        stop_before_writing(run, tmp_path / "out", monkeypatch)
+    assert export(run, tmp_path / "out").artifacts == export(run, tmp_path / "whole").artifacts
 
 
 class Notes(Reporter):
@@ -484,8 +494,8 @@ def test_what_fails_in_one_process_is_said_by_it_and_what_is_done_is_kept(
     assert first.startswith("rspnet: Another process of this run has failed")
     assert second == "rspnet: v002 is damaged.\n"
     assert {path.name for path in (tmp_path / "out" / "unfinished" / "pieces").iterdir()} == {
-        "00000000.safetensors",
-        "00000004.safetensors",
+        "00000000-00000002.safetensors",
+        "00000004-00000005.safetensors",
     }
     again.touch()
     assert fork_ranks(lambda: main(command), outputs) == [0, 0]

@@ -153,9 +153,7 @@ def test_a_file_is_described_as_the_export_described_it(tmp_path: Path, how: dic
         np.testing.assert_array_equal(result.times_s, expected.clip_times_s[row])
 
 
-def test_merged_features_are_searched_as_those_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rspnet_cli.evaluation.features.MIN_PIECE_VIDEOS", 2)
-    monkeypatch.setattr("rspnet_cli.evaluation.features.PIECE_BATCHES", 1)
+def test_merged_features_are_searched_as_those_of_one_run(tmp_path: Path) -> None:
     whole = make_small(tmp_path / "work", export={"random_init": True})
     out, config = tmp_path / "work" / "merged", validated(ExportConfig, EXPORT | {"random_init": True})
     for index in (1, 2):

@@ -107,7 +107,8 @@ class _Run:
         """The first few as the encoder gets them."""
         self.sizes: list[int] = []
         """Clips of each batch."""
-        self._piece = len(split_pieces(len(table), clips=config.clips, batch_size=config.batch_size)[0])
+        # As of a set of so many videos: a small one has pieces that fill no batch.
+        self._piece = len(split_pieces(_MOST_ROWS, clips=config.clips, batch_size=config.batch_size)[0])
         rows = np.resize(np.arange(len(table)), _MOST_ROWS).tolist()
         clips, pin_memory = clips_of(encoder, table.files, config.clips), encoder.device.type == "cuda"
         self._videos = load_clips(clips, rows, workers=config.workers or 0, pin_memory=pin_memory)
