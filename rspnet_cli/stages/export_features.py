@@ -45,7 +45,7 @@ from rspnet_cli.videos.frames import FramesTable, frames_of, read_frames
 from rspnet_cli.videos.seen import seen_videos, trained_videos
 
 NAME = "export-features"
-_AGAIN = "start anew with --force"
+_AGAIN = "delete it and type the same command again"
 
 
 def export_features(

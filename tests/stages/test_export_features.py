@@ -290,6 +290,21 @@ def test_an_unfinished_export_of_other_settings_is_not_continued(run: Run, tmp_p
         export(run, tmp_path / "out", clips=2)
 
 
+@pytest.mark.parametrize("name", ["pieces/00000002-00000004.safetensors", "batch_norm.safetensors"])
+def test_a_damaged_file_of_an_unfinished_export_is_named_and_made_anew_when_it_is_deleted(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    out = tmp_path / "out"
+    stop_before_writing(run, out, monkeypatch, random_init=True)
+    damaged = out / "unfinished" / name
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    for force in (False, True):  # which continues a run of the same settings, too
+        with pytest.raises(InputError, match=rf"{name} is not .*: delete it and type the same command again\.$"):
+            export(run, out, random_init=True, force=force)
+    damaged.unlink()
+    assert export(run, out, random_init=True).artifacts == export(run, tmp_path / "whole", random_init=True).artifacts
+
+
 def test_pieces_cut_otherwise_by_an_older_version_are_not_taken(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(features, "MIN_PIECES", 1)  # one piece of all five
