@@ -17,7 +17,7 @@ import pandas as pd
 
 from rspnet_cli import distributed
 from rspnet_cli.config import ExportConfig
-from rspnet_cli.devices import default_workers, resolve_device, resolve_precision
+from rspnet_cli.devices import default_workers, resolve_device, resolve_precision, warn_of_emulated_bf16
 from rspnet_cli.encoder.batch_norm import estimate_statistics
 from rspnet_cli.encoder.load import PretrainedEncoder, default_checkpoint, load_encoder
 from rspnet_cli.errors import InputError, RspnetError
@@ -106,6 +106,7 @@ def export_features(
         with distributed.may_fail_on_one_rank():
             num_statistics_clips = _prepare_batch_norm(config, stage, encoder, table, report) if config.reestimate_bn else 0
         _warn_of_enlarging(encoder, table, report)
+        warn_of_emulated_bf16(config.precision, device, report)
         if stage.classes_differ:
             report.info("export-features: these videos have other classes than the encoder's; labels and splits are those of these videos.")
         if gallery is not None:

@@ -527,9 +527,15 @@ def test_a_moved_work_directory_still_works(tmp_path: Path) -> None:
     assert again.digest == manifest.digest
 
 
-def test_bfloat16_features_are_close_to_float32(run: Run, tmp_path: Path) -> None:
-    exact = read_features(export(run, tmp_path / "fp32").folder).features
-    rounded = read_features(export(run, tmp_path / "bf16", precision="bf16").folder).features
+def test_bfloat16_features_are_close_to_float32_and_are_warned_of_where_they_are_slow(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rspnet_cli.devices.computes_bf16", lambda _: False)
+    notes = Notes()
+    exact = read_features(export(run, tmp_path / "fp32", report=notes).folder).features
+    assert notes.lines == []
+    rounded = read_features(export(run, tmp_path / "bf16", precision="bf16", report=notes).folder).features
+    assert notes.lines[0].startswith("warning: this CPU has no instructions for bfloat16")
     assert not np.array_equal(exact, rounded)
     assert np.linalg.norm(exact - rounded) / np.linalg.norm(exact) < 0.03
 
