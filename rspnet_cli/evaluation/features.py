@@ -30,8 +30,10 @@ from rspnet_cli.videos.store import StoredVideo, open_store
 STATISTICS_VIDEOS = 256
 STATISTICS_CLIPS = 64
 STATISTICS_BATCH = 32
-MIN_PIECE_VIDEOS = 32
-PIECE_BATCHES = 4
+# Pieces of a large set: so many videos, or more where batches are large.
+PIECE_VIDEOS, PIECE_BATCHES = 32, 4
+# No set is cut into fewer pieces, unless it has fewer videos: shards are whole pieces.
+MIN_PIECES = 64
 RESIZED_AT_ONCE = 8  # frames, on a CPU: what a resize takes and gives of so many stays in its cache
 
 
@@ -149,8 +151,12 @@ def load_clips(clips: UniformClips, rows: Sequence[int], *, workers: int, pin_me
 
 
 def split_pieces(num_videos: int, *, clips: int, batch_size: int) -> list[range]:
-    """Rows 0 to num_videos - 1 in pieces that a killed run loses at most one of, and that fill some batches."""
-    size = max(MIN_PIECE_VIDEOS, PIECE_BATCHES * batch_size // clips)
+    """Rows 0 to num_videos - 1 in pieces that a killed run loses at most one of, and that fill some batches where the set is large.
+
+    They follow from the size of the set, never from the number of shards or processes that share them.
+    """
+    large = max(PIECE_VIDEOS, PIECE_BATCHES * batch_size // clips)
+    size = min(large, max(1, num_videos // MIN_PIECES))
     return [range(start, min(start + size, num_videos)) for start in range(0, num_videos, size)]
 
 

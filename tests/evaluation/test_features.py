@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rspnet_cli import load_encoder
 from rspnet_cli.clips.sampling import FrameRate
@@ -193,12 +195,18 @@ def test_a_broken_frame_file_is_one_sentence(tmp_path: Path, workers: int) -> No
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("videos", "clips", "batch_size"), [(1, 10, 32), (32, 10, 32), (33, 10, 32), (500, 1, 32), (7, 10, 100_000)])
-def test_pieces_cover_every_video_once(videos: int, clips: int, batch_size: int) -> None:
+@given(videos=st.integers(1, 10_000), clips=st.integers(1, 40), batch_size=st.integers(1, 2_000))
+def test_pieces_cover_every_video_once_and_are_as_many_as_the_videos_or_64(videos: int, clips: int, batch_size: int) -> None:
     pieces = split_pieces(videos, clips=clips, batch_size=batch_size)
     assert [row for piece in pieces for row in piece] == list(range(videos))
     assert all(len(first) == len(pieces[0]) for first, _ in pairwise(pieces))
-    assert len(pieces) == 1 or len(pieces[0]) * clips >= 4 * batch_size or len(pieces[0]) == 32
+    assert len(pieces) >= min(videos, 64)
+
+
+@pytest.mark.parametrize(("clips", "batch_size", "size"), [(10, 32, 32), (1, 32, 128), (10, 256, 102)])
+def test_pieces_of_a_large_set_fill_some_batches(clips: int, batch_size: int, size: int) -> None:
+    assert {len(piece) for piece in split_pieces(100 * size, clips=clips, batch_size=batch_size)} == {size}
+    assert size * clips >= 3.9 * batch_size
 
 
 def test_batch_norm_statistics_are_averages_over_batches(table: FramesTable, encoder: PretrainedEncoder) -> None:

@@ -17,6 +17,7 @@ from rspnet_cli.clips.crops import planes_on
 from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, SingleClips, batches
 from rspnet_cli.clips.sampling import FrameRate
 from rspnet_cli.config import FinetuneConfig
+from rspnet_cli.devices import warn_of_emulated_bf16
 from rspnet_cli.encoder.batch_norm import estimate_statistics
 from rspnet_cli.evaluation.features import ClipInput, UniformClips, load_clips, statistics_batches, statistics_clips
 from rspnet_cli.evaluation.logits import video_logits
@@ -53,6 +54,7 @@ def finetune_one_split(
         if not config.optim.epochs:
             task = replace(task, train=task.train[:0])
         _check_fit(config, stage, table, task, report)
+        warn_of_emulated_bf16(config.run.precision, device, report)
         run = _Run(config, stage, table, task, device, report)
         with distributed.may_fail_on_one_rank():
             position = run.train() if config.optim.epochs else Position()

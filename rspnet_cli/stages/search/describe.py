@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rspnet_cli.config import ExportConfig, ExtractConfig
-from rspnet_cli.devices import num_cpus
+from rspnet_cli.devices import num_cpus, warn_of_emulated_bf16
 from rspnet_cli.errors import InputError, RspnetError
 from rspnet_cli.evaluation.open_features import STATISTICS
 from rspnet_cli.evaluation.search import Described
@@ -80,7 +80,7 @@ def describe_files(
     with temporary_folder("rspnet-search-") as folder, ThreadPoolExecutor(1) as aside:
         (folder / FRAMES_FOLDER).mkdir()
         # Importing torch takes as long as decoding some videos.
-        encoder = aside.submit(_load, makers, device)
+        encoder = aside.submit(_load, makers, device, report)
         num_workers = min(workers or num_cpus(), len(queries))
         with WorkerPool(store_video, num_workers=num_workers, timeout_s=makers.extraction.video_timeout_s) as pool:
             outcomes = pool.outcomes(_tasks(queries, makers.extraction, folder))
@@ -117,13 +117,14 @@ def _num_frames(source: Path) -> int | None:
         return 1  # any number: whoever opens it says why
 
 
-def _load(makers: Makers, device: str) -> PretrainedEncoder:
+def _load(makers: Makers, device: str, report: Reporter) -> PretrainedEncoder:
     """The encoder as it was when it described the set. Raises InputError."""
     from rspnet_cli.encoder.load import load_encoder
     from rspnet_cli.evaluation.encoding import read_statistics
 
     config, export = makers.config, makers.export
     encoder = load_encoder(makers.trained.path, device=device, checkpoint="initial" if config.random_init else config.checkpoint)
+    warn_of_emulated_bf16(config.precision, encoder.device, report, advice="search features that were exported with --precision fp32")
     if config.reestimate_bn:
         read_statistics(checked_artifact(export, STATISTICS), encoder, advice=export.advice)
     return encoder
