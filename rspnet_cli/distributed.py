@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _host_group: Any = None  # beside nccl, for what is decided on the host
+_last_group: Any = None
 
 
 def rank() -> int:
@@ -56,6 +57,10 @@ def process_group(device: str) -> Iterator[None]:
         _host_group = dist.new_group(backend="gloo", timeout=timeout)
     else:
         dist.init_process_group("gloo", timeout=timeout)
+    # DDP keeps the group beyond the block. Were it the last one to, a failed run could end in its destructor, which holds Python's lock
+    # (GIL) and waits for gloo's thread, while that waits for the lock to let go of what the broken collective was given.
+    global _last_group
+    _last_group = dist.group.WORLD
     try:
         yield
     finally:

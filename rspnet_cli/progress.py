@@ -32,6 +32,7 @@ class Reporter:
     def __init__(self, mode: Literal["auto", "silent"] = "auto") -> None:
         self._silent = mode == "silent"
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._warned: set[str] = set()
         self._figures: dict[str, Any] = {}
         self._progress: Progress | None = None
         self._task: TaskID | None = None
@@ -48,6 +49,12 @@ class Reporter:
     def warn(self, text: str) -> None:
         """Something the user should know but that stops nothing."""
         self._say(f"warning: {text}", style="yellow")
+
+    def warn_once(self, text: str) -> None:
+        """The same, however many parts of a run find it."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self.warn(text)
 
     def figures(self, **figures: Any) -> None:
         """Current figures shown beside the progress (floats with four digits)."""

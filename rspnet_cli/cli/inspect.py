@@ -34,7 +34,7 @@ def inspect(
     """Show how a result came about: every stage behind it with its settings, hashes and figures.
 
     --json prints {"lineage": the manifest with its inputs nested, "verified": {"files", "bytes", "faults"} with --verify, "differences":
-    [{"stage", "key", "left", "right"}] with --diff}.
+    [{"stage", "key", "left", "right"}] with --diff}. Among these is "place of input ..." where it may explain the others.
     """
     from rspnet_cli.errors import InputError
     from rspnet_cli.lineage import lineage_json, read_lineage
@@ -75,8 +75,15 @@ def _show_differences(differences: list[Difference]) -> None:
     if not differences:
         typer.echo("No differences in settings, figures, artifacts, versions or inputs.")
         return
+    if all(item.is_place for item in differences):
+        places = "; ".join(f"{item.stage}: {item.left} here, {item.right} there" for item in differences)
+        typer.echo(f"Equal but for where their inputs lie, which manifests name by relative paths and digests hold ({places}).")
+        return
     rows = [[item.stage, item.key, text(item.left), text(item.right)] for item in differences]
-    show_table(f"{len(differences)} differences", ["stage", "what", "this", "other"], rows, [], figures=False)
+    title = f"{len(differences)} difference{'s' if len(differences) > 1 else ''}"
+    show_table(title, ["stage", "what", "this", "other"], rows, [], figures=False)
+    if any(item.is_place for item in differences):
+        typer.echo("Digests hold where inputs lie, and features.safetensors holds digests: its bytes may differ by this alone.")
 
 
 def _show_lineage(node: Node) -> None:

@@ -1,32 +1,20 @@
-"""One clip of each video of a batch as bytes: crops of different sizes, packed by worker processes, unpacked on the training device."""
+"""One clip of each video of a batch as bytes: crops of different sizes, side by side, unpacked on the training device."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from rspnet_cli.clips.draws import ClipDraw
+from rspnet_cli.clips.slots import Room
 from rspnet_cli.clips.yuv import rgb_of_planes
 from rspnet_cli.devices import to_device
-from rspnet_cli.videos.planes import Box, Planes
-
-
-class Crop(NamedTuple):
-    """One clip as read."""
-
-    frames: npt.NDArray[np.uint8] | Planes
-    """(F, h, w, 3) uint8 RGB, or the planes of the even box around."""
-    offsets: np.ndarray
-    """(F,) int64: which frames of the clip's span these are."""
-    draw: ClipDraw
+from rspnet_cli.videos.planes import Box, Pixels, Planes
 
 
 def planes_on(device: torch.device) -> bool:
@@ -43,7 +31,8 @@ class Crops:
     """One clip of each of B videos: F frames of a crop. Of RGB a row of `pixels` is a line, of planes a pair of lines with their chroma."""
 
     pixels: Tensor
-    """(R, 3 W) uint8, W the widest crop's width: lines of RGB, or two lines of luma, one of U and one of V, each padded with zeros."""
+    """(R, 3 W) uint8, W the widest crop's width: lines of RGB, or two lines of luma, one of U and one of V;
+    to the right of narrower crops lies anything."""
     draws: tuple[ClipDraw, ...]
     """Their augmentation; the crop boxes give h and w."""
     offsets: Tensor
@@ -62,6 +51,12 @@ class Crops:
     def starts(self) -> tuple[tuple[int, int], ...]:
         """Where each crop begins in what `padded` makes of it: 0 or 1 lines from the top, pixels from the left."""
         return tuple((0, 0) if self.full_range is None else _box(draw).in_even[:2] for draw in self.draws)
+
+    @property
+    def first_rows(self) -> np.ndarray:
+        """(B, F): the row of `pixels` with which each frame begins."""
+        heights = np.array(self._heights())[:, None]
+        return np.cumsum(heights * self.num_frames, 0) - heights * np.arange(self.num_frames, 0, -1)
 
     def unpacked(self) -> list[Tensor]:
         """The crops, each (F, h, w, 3) uint8 RGB; views, unless they are made of planes."""
@@ -90,12 +85,6 @@ class Crops:
             return pixels.view(*rows.shape, -1, 3).permute(0, 4, 1, 2, 3).float()
         return self._rgb(pixels, self.full_range)
 
-    @property
-    def first_rows(self) -> npt.NDArray[np.int64]:
-        """(B, F): the row of `pixels` with which each frame begins."""
-        heights = np.array(self._heights())[:, None]
-        return np.cumsum(heights * self.num_frames, 0) - heights * np.arange(self.num_frames, 0, -1)
-
     def pin_memory(self) -> Crops:
         """The same in page-locked memory, from where it is copied to a GPU without waiting."""
         return self._with(Tensor.pin_memory)
@@ -123,43 +112,34 @@ class Crops:
         return rgb_of_planes(luma.view(*shape, 2, -1), chroma.view(*shape, 2, -1), full_range)
 
 
-def pack(crops: Sequence[Crop]) -> Crops:
-    """Clips of one kind, RGB or planes, and of one number of frames."""
-    draws, offsets = tuple(crop.draw for crop in crops), torch.from_numpy(np.stack([crop.offsets for crop in crops]))
-    rgb = [crop.frames for crop in crops if not isinstance(crop.frames, Planes)]
-    if rgb:
-        rows, parts = _room([frames.shape[:3] for frames in rgb])
-        for part, frames in zip(parts, rgb, strict=True):
-            _fill(part.reshape(*frames.shape[:2], -1, 3), frames)
-        return Crops(rows, draws, offsets)
-    planes = [crop.frames for crop in crops if isinstance(crop.frames, Planes)]
-    rows, parts = _room([(*one.luma.shape[:2], one.luma.shape[3]) for one in planes])
-    for part, one in zip(parts, planes, strict=True):
-        luma, chroma = np.split(part, [part.shape[1] // 3 * 2], axis=1)
-        for lines, plane in ((luma, one.luma), (chroma, one.chroma)):
-            _fill(lines.reshape(*plane.shape[:3], -1).swapaxes(2, 3), plane.swapaxes(2, 3))
-    return Crops(rows, draws, offsets, tuple(one.full_range for one in planes))
+class CropRows(NamedTuple):
+    """Memory for one clip of each of B videos, to be filled."""
+
+    rows: Pixels
+    """(R, 3 W): see `Crops.pixels`."""
+    places: list[Pixels] | list[Planes]
+    """Of each crop where its F frames belong, views: (F, h, w, 3), or the planes of the even box around."""
+
+    @classmethod
+    def of(cls, draws: Sequence[ClipDraw], num_frames: int, *, planes: bool, room: Room) -> CropRows:
+        """Room for crops of the boxes drawn: RGB, or planes."""
+        boxes = [_box(draw).even if planes else _box(draw) for draw in draws]
+        heights, width = [box.height // 2 if planes else box.height for box in boxes], max(box.width for box in boxes)
+        rows = room((num_frames * sum(heights), 3 * width))
+        parts = np.split(rows, np.cumsum([num_frames * height for height in heights])[:-1])
+        shaped = [(part.reshape(num_frames, height, 3 * width), box.width) for part, height, box in zip(parts, heights, boxes, strict=True)]
+        return cls(rows, [_planes(*one) for one in shaped] if planes else [_rgb(*one) for one in shaped])
 
 
-def _room(shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, list[npt.NDArray[np.uint8]]]:
-    """Rows for crops of (frames, rows of a frame, width): (R, 3 W), and the part of each crop in it."""
-    counts = [frames * height for frames, height, _ in shapes]
-    shape = (sum(counts), 3 * max(width for _, _, width in shapes))
-    rows = torch.empty(shape, dtype=torch.uint8) if get_worker_info() is None else _shared(shape)
-    return rows, np.split(rows.numpy(), np.cumsum(counts)[:-1])
+def _rgb(lines: Pixels, width: int) -> Pixels:
+    """The left `width` pixels of lines (F, h, 3 W), as (F, h, width, 3)."""
+    return lines[:, :, : 3 * width].reshape(*lines.shape[:2], width, 3)
 
 
-def _shared(shape: tuple[int, int]) -> Tensor:
-    """Memory that a worker shares with the training process, as torch's own collate takes it: anything else is copied there once more."""
-    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
-
-
-def _fill(rows: npt.NDArray[np.uint8], frames: npt.NDArray[np.uint8]) -> None:
-    """Copy frames (F, h, w, K) to the left of rows (F, h, W, K), a view; zeros to the right, so that a batch has one content."""
-    width = frames.shape[2]
-    rows[:, :, :width] = frames
-    rows[:, :, width:] = 0
+def _planes(pairs: Pixels, width: int) -> Planes:
+    """The left `width` pixels of pairs of lines (F, h/2, 3 W), with their chroma."""
+    luma, chroma = (part.reshape(*pairs.shape[:2], 2, -1) for part in np.split(pairs, [pairs.shape[2] // 3 * 2], axis=2))
+    return Planes(luma[..., :width], chroma[..., : width // 2])
 
 
 def _box(draw: ClipDraw) -> Box:

@@ -9,24 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
 
-from rspnet_cli.clips.crops import Crop, Crops, pack
+from rspnet_cli.clips.crops import CropRows, Crops
 from rspnet_cli.clips.draws import ClipDraw, StepDraw, clip_rng, draw_clip, epoch_order
 from rspnet_cli.clips.loader import read_ahead
 from rspnet_cli.clips.sampling import FrameRate, cover_clip, frames_at_rate, played_frames, random_clip
+from rspnet_cli.clips.slots import Room, own_room
 from rspnet_cli.config import AugmentConfig, ClipConfig
 from rspnet_cli.config.training import OptimSection
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.timing import timed
 from rspnet_cli.videos.frames import FrameFiles
+from rspnet_cli.videos.h264_store import H264Video
 from rspnet_cli.videos.planes import Box, Cut
-from rspnet_cli.videos.store import StoredVideo, open_store
+from rspnet_cli.videos.store import has_planes, open_store
 
 PREFETCH_BATCHES = 4
 """Batches that a worker reads ahead."""
@@ -66,20 +67,14 @@ class Clip(NamedTuple):
     draw: ClipDraw
 
 
-class Sample(NamedTuple):
-    """What a request brings."""
+class TrainingClips:
+    """Independently cut and cropped clips of the requested videos: what `read_ahead` reads its batches from.
 
-    row: int
-    """Of the extraction's table."""
-    clips: tuple[Crop, ...]
-
-
-class TrainingClips(Dataset[Sample | RspnetError]):
-    """Independently cut and cropped clips of the requested videos.
-
-    planes: read YUV planes where the store has them (see `planes_on`). What is wrong with a video is returned, not raised: a worker's
-    traceback is no sentence.
+    planes: read YUV planes where the store has them (see `planes_on`).
     """
+
+    frames_read: int
+    """Of a video, at most."""
 
     def __init__(self, files: FrameFiles, augment: AugmentConfig, *, frame_rate: FrameRate | None, seed: int, planes: bool = False) -> None:
         self.files, self.augment, self.frame_rate, self.seed, self.planes = files, augment, frame_rate, seed, planes
@@ -89,34 +84,68 @@ class TrainingClips(Dataset[Sample | RspnetError]):
         """Take every frame file for checked, as it is after the first epoch."""
         self._checked[:] = True
 
-    def __getitem__(self, request: Request) -> Sample | RspnetError:
-        row = request.row
+    def read(self, requests: Sequence[Request], room: Room = own_room) -> ClipBatch | RspnetError:
+        """The clips of some videos. What is wrong with one is returned, not raised (see `Source`)."""
         try:
-            # Every frame file is hashed when this process first uses it: in the first epoch, or later when that epoch's last batch,
-            # which is dropped, held it, or the run was resumed.
-            if not self._checked[row]:
-                self.files.check_file(row)
-                self._checked[row] = True
-            with timed("open"):
-                store = open_store(self.files.path(row))
-            with store as video:
-                at_rate = frames_at_rate(video.num_frames, fps=float(self.files.fps[row]), frame_rate=self.frame_rate)
-                clips = list(self._clips(video, at_rate, request))
-                # All clips at once: they overlap, and every frame is decoded once.
-                cuts = [clip.cut for clip in clips]
-                with timed("decode"):
-                    read = video.read_planes(cuts) if self.planes else video.read_cuts(cuts)
+            planned = [tuple(self._planned(request)) for request in requests]
+            planes = self.planes and has_planes(self.files.path(requests[0].row))
+            by_number = list(zip(*planned, strict=True))  # the first clips of all videos, then the second ones
+            packed = [CropRows.of([clip.draw for clip in clips], len(clips[0].offsets), planes=planes, room=room) for clips in by_number]
+            places = zip(*(crops.places for crops in packed), strict=True)  # by video
+            ranges = [
+                self._read(request.row, [clip.cut for clip in clips], into, planes=planes)
+                for request, clips, into in zip(requests, planned, places, strict=True)
+            ]
         except RspnetError as error:
             return error
-        return Sample(row, tuple(Crop(frames, clip.offsets, clip.draw) for frames, clip in zip(read, clips, strict=True)))
+        crops = (
+            Crops(
+                pixels=torch.from_numpy(own.rows),
+                draws=tuple(clip.draw for clip in clips),
+                offsets=torch.from_numpy(np.stack([clip.offsets for clip in clips])),
+                full_range=tuple(ranges) if planes else None,
+            )
+            for own, clips in zip(packed, by_number, strict=True)
+        )
+        return ClipBatch(tuple(crops), torch.tensor([request.row for request in requests]))
 
-    def _clips(self, video: StoredVideo, at_rate: np.ndarray, request: Request) -> Iterator[Clip]:
-        """The clips of an open video. at_rate: (n,) its frames at the wanted rate."""
+    def batch_bytes(self, batch_size: int) -> int:
+        """The room that so many videos take at most: whole frames, padded to the widest."""
+        height, width = (int(sides.max()) + 1 for sides in (self.files.height, self.files.width))
+        return batch_size * self.frames_read * height * width * 3
+
+    def _read(self, row: int, cuts: Sequence[Cut], into: Sequence[Any], *, planes: bool) -> bool:
+        """Read the clips of a video to their places; whether its planes have full range."""
+        # Every frame file is hashed when this process first uses it: in the first epoch, or later when that epoch's last batch,
+        # which is dropped, held it, or the run was resumed.
+        if not self._checked[row]:
+            self.files.check_file(row)
+            self._checked[row] = True
+        with timed("open"):
+            store = open_store(self.files.path(row))
+        with store as video:
+            video.check_listed(int(self.files.frames[row]), (int(self.files.height[row]), int(self.files.width[row])))
+            # All clips at once: they overlap, and every frame is decoded once.
+            with timed("decode"):
+                if planes:
+                    assert isinstance(video, H264Video)
+                    video.read_planes(cuts, into)
+                    return video.full_range
+                video.read_cuts(cuts, into)
+                return False
+
+    def _planned(self, request: Request) -> Iterator[Clip]:
+        """Which clips of a video to read."""
+        frames, fps = int(self.files.frames[request.row]), float(self.files.fps[request.row])
+        return self._clips(frames_at_rate(frames, fps=fps, frame_rate=self.frame_rate), request)
+
+    def _clips(self, at_rate: np.ndarray, request: Request) -> Iterator[Clip]:
+        """The clips of a video. at_rate: (n,) its frames at the wanted rate."""
         raise NotImplementedError
 
-    def _clip(self, video: StoredVideo, span: np.ndarray, offsets: np.ndarray, rng: np.random.Generator) -> Clip:
+    def _clip(self, row: int, span: np.ndarray, offsets: np.ndarray, rng: np.random.Generator) -> Clip:
         """Draw the augmentation of a clip, of which the frames `offsets` are read. span: (n,) the clip's frames in the video."""
-        draw = draw_clip(video.height, video.width, self.augment, rng)
+        draw = draw_clip(int(self.files.height[row]), int(self.files.width[row]), self.augment, rng)
         return Clip(Cut(span[offsets], Box(*draw.box)), offsets, draw)
 
 
@@ -128,12 +157,14 @@ class ClipPairs(TrainingClips):
         super().__init__(files, augment, frame_rate=frame_rate, seed=seed, planes=planes)
         self.clip = clip
         self.span = max(clip.speeds) * clip.frames
+        # Played are the query at one speed and the key at both.
+        self.frames_read = 2 * self.span if clip.load == "all" else min(3 * clip.frames, 2 * self.span)
 
-    def _clips(self, video: StoredVideo, at_rate: np.ndarray, request: Request) -> Iterator[Clip]:
+    def _clips(self, at_rate: np.ndarray, request: Request) -> Iterator[Clip]:
         for number in range(2):
             rng = clip_rng(self.seed, request.epoch, request.row, number)
             span = at_rate[random_clip(len(at_rate), frames=self.span, rng=rng)]  # (span,)
-            yield self._clip(video, span, self._offsets(request, is_query=number == 0), rng)
+            yield self._clip(request.row, span, self._offsets(request, is_query=number == 0), rng)
 
     def _offsets(self, request: Request, *, is_query: bool) -> np.ndarray:
         if self.clip.load == "all":
@@ -157,29 +188,16 @@ class SingleClips(TrainingClips):
         planes: bool = False,
     ) -> None:
         super().__init__(files, augment, frame_rate=frame_rate, seed=seed, planes=planes)
-        self.frames = frames
+        self.frames = self.frames_read = frames
         self.draw = cover_clip if sampling == "cover" else random_clip
 
-    def _clips(self, video: StoredVideo, at_rate: np.ndarray, request: Request) -> Iterator[Clip]:
+    def _clips(self, at_rate: np.ndarray, request: Request) -> Iterator[Clip]:
         rng = clip_rng(self.seed, request.epoch, request.row, 0)
         span = at_rate[self.draw(len(at_rate), frames=self.frames, rng=rng)]  # (T,)
-        yield self._clip(video, span, np.arange(self.frames, dtype=np.int64), rng)
+        yield self._clip(request.row, span, np.arange(self.frames, dtype=np.int64), rng)
 
 
-def collate(items: Sequence[Sample | RspnetError]) -> ClipBatch | RspnetError:
-    """Pack the clips of a batch's videos."""
-    good = []
-    for item in items:
-        if isinstance(item, RspnetError):
-            return item
-        good.append(item)
-    by_number = zip(*(sample.clips for sample in good), strict=True)
-    with timed("crop"):
-        packed = tuple(pack(crops) for crops in by_number)
-    return ClipBatch(packed, torch.tensor([sample.row for sample in good]))
-
-
-class BatchOrder(Sampler["list[Request]"]):
+class BatchOrder:
     """The batches of all epochs from a position on: lists of requests, this rank's slice of each global batch.
 
     draw: of a pretraining's (epoch, step). The last incomplete batch of an epoch is dropped. With optim.last_videos "repeat" the order
@@ -224,6 +242,13 @@ class BatchOrder(Sampler["list[Request]"]):
                     yield [Request(epoch, row, fast, draw.speed) for row, fast in zip(rows, draw.fast[own].tolist(), strict=True)]
 
 
-def batches(dataset: TrainingClips, order: Iterable[list[Request]], *, workers: int, pin_memory: bool = False) -> Generator[ClipBatch]:
-    """Load the batches of the requests (a BatchOrder) in order. Raises the RspnetError of a video that cannot be read."""
-    return read_ahead(dataset, workers=workers, prefetch=PREFETCH_BATCHES, collate=collate, pin_memory=pin_memory, batch_sampler=order)
+def batches(
+    clips: TrainingClips, order: Iterable[list[Request]], *, batch_size: int, workers: int, pin_memory: bool = False
+) -> Generator[ClipBatch]:
+    """Load the batches of the requests (a BatchOrder) in order, each there until the next one is asked for.
+
+    batch_size: the most videos of one. Raises the RspnetError of a video that cannot be read.
+    """
+    return read_ahead(
+        clips, order, workers=workers, prefetch=PREFETCH_BATCHES, item_bytes=clips.batch_bytes(batch_size), pin_memory=pin_memory
+    )

@@ -3,7 +3,7 @@
 Settings of a training merge in one order: defaults < recipe < --config file < --set < explicit flag (`rspnet_cli.settings`).
 """
 
-from rspnet_cli.config.base import DEFAULT_CRF, DEFAULT_FRAMES_FPS, MEAN, STD, Codec, Section
+from rspnet_cli.config.base import MEAN, STD, Section
 from rspnet_cli.config.finetune import (
     FinetuneClipConfig,
     FinetuneConfig,
@@ -17,14 +17,11 @@ from rspnet_cli.config.stages import ClassificationConfig, ExportConfig, Extract
 from rspnet_cli.config.training import AugmentConfig, RunConfig, TrainingConfig
 
 __all__ = [
-    "DEFAULT_CRF",
-    "DEFAULT_FRAMES_FPS",
     "MEAN",
     "STD",
     "AugmentConfig",
     "ClassificationConfig",
     "ClipConfig",
-    "Codec",
     "DataConfig",
     "ExportConfig",
     "ExtractConfig",

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 # ImageNet's mean and deviation of R, G, B in [0, 1]: what clips are normalised by in training and after it.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-# What extract takes where nothing else is said: quality of the h264 store, and frames per second of folders of frames, which do not tell.
-DEFAULT_CRF = 20
-DEFAULT_FRAMES_FPS = 25.0
 # A container with times in milliseconds gives 29.999 frames per second for 30; NTSC's 29.97 is further away and stays what it is.
 RATE_TOLERANCE = 2e-4
-
-# How stored frames are encoded.
-Codec = Literal["h264", "jpeg", "raw"]
 
 # The names of checkpoints.
 CHECKPOINT = r"^(last|best|epoch_\d+)$"

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from rspnet_cli.config.base import CHECKPOINT, Codec, Section
+from rspnet_cli.codecs import Codec
+from rspnet_cli.config.base import CHECKPOINT, Section
 
 
 class ExtractConfig(Section):

@@ -10,27 +10,30 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from rspnet_cli.clips.loader import read_ahead
 from rspnet_cli.clips.sampling import FrameRate, cover_clips, frames_at_rate, uniform_clips
+from rspnet_cli.clips.slots import Room, own_room
 from rspnet_cli.encoder.load import resize_and_normalise
 from rspnet_cli.errors import RspnetError
 from rspnet_cli.evaluation.gallery import Gallery
 from rspnet_cli.timing import timed
+from rspnet_cli.videos.planes import Box, Cut
 from rspnet_cli.videos.store import StoredVideo, open_store
 
 # Batch norm is estimated on so many train videos, evenly spaced over the table, one centre clip each; of fewer videos more clips are taken.
 STATISTICS_VIDEOS = 256
 STATISTICS_CLIPS = 64
 STATISTICS_BATCH = 32
-MIN_PIECE_VIDEOS = 32
-PIECE_BATCHES = 4
+# Pieces of a large set: so many videos, or more where batches are large.
+PIECE_VIDEOS, PIECE_BATCHES = 32, 4
+# No set is cut into fewer pieces, unless it has fewer videos: shards are whole pieces.
+MIN_PIECES = 64
 RESIZED_AT_ONCE = 8  # frames, on a CPU: what a resize takes and gives of so many stays in its cache
 
 
@@ -65,6 +68,14 @@ class StoredVideos(Protocol):
     def fps(self) -> np.ndarray:
         """(V,) float64: average frames per second."""
 
+    @property
+    def height(self) -> np.ndarray:
+        """(V,) int32: pixels of the stored frames."""
+
+    @property
+    def width(self) -> np.ndarray:
+        """(V,) int32: pixels of the stored frames."""
+
     def path(self, row: int) -> Path:
         """The frame file of a row."""
 
@@ -72,11 +83,10 @@ class StoredVideos(Protocol):
         """Raise InputError when a frame file is not what was written."""
 
 
-class UniformClips(Dataset["VideoClips | RspnetError"]):
+class UniformClips:
     """Row of a table -> `count` evenly spaced clips of the network's length, frame rate and sampling (see the settings).
 
     gallery: its videos are cropped and flipped as it says; all others are centre squares.
-    What is wrong with a video is returned, not raised: a worker's traceback is no sentence.
     """
 
     def __init__(
@@ -92,55 +102,61 @@ class UniformClips(Dataset["VideoClips | RspnetError"]):
         self.files, self.frames, self.count, self.frame_rate, self.gallery = files, frames, count, frame_rate, gallery
         self.choose = cover_clips if sampling == "cover" else uniform_clips
 
-    def __getitem__(self, row: int) -> VideoClips | RspnetError:
+    def read(self, row: int, room: Room = own_room) -> VideoClips | RspnetError:
+        """The clips of a video. What is wrong with it is returned, not raised (see `Source`)."""
         try:
             self.files.check_file(row)
             with open_store(self.files.path(row)) as video:
-                if video.num_frames != self.files.frames[row]:
-                    raise video.damaged(f"it has {video.num_frames} frames and videos.csv says {self.files.frames[row]}")
-                return self._clips(video, row)
+                video.check_listed(int(self.files.frames[row]), (int(self.files.height[row]), int(self.files.width[row])))
+                return self._clips(video, row, room)
         except RspnetError as error:
             return error
 
-    def _clips(self, video: StoredVideo, row: int) -> VideoClips:
+    def video_bytes(self) -> int:
+        """The room that a video takes at most: every clip's frames, whole where an augmented gallery may take all of them."""
+        height, width = (sides.astype(np.int64) for sides in (self.files.height, self.files.width))
+        areas = np.minimum(height, width) ** 2 if self.gallery is None else height * width
+        return self.count * self.frames * int(areas.max()) * 3
+
+    def _clips(self, video: StoredVideo, row: int, room: Room) -> VideoClips:
         at_rate = frames_at_rate(video.num_frames, fps=float(self.files.fps[row]), frame_rate=self.frame_rate)
         indices = at_rate[self.choose(len(at_rate), frames=self.frames, count=self.count)]  # (N, T)
         wanted, clips = np.unique(indices, return_inverse=True)
-        view = self._view(video, row, video.read(wanted))  # (U, h, w, 3)
+        box, flip = self._view(video, row)
+        frames = room((len(wanted), box.height, box.width, 3))
+        video.read_cuts([Cut(wanted, box)], [frames])
+        if flip:
+            frames[:] = frames[:, :, ::-1].copy()
         # A clip lasts until the frame after its last one, or for one mean frame more at the video's end.
         ends = np.append(video.times_s[1:], video.times_s[-1] + 1 / video.fps)
         times_s = np.stack([video.times_s[indices.min(axis=1)], ends[indices.max(axis=1)]], axis=1)  # (N, 2); short videos are looped
-        return VideoClips(
-            torch.from_numpy(np.ascontiguousarray(view)), torch.from_numpy(clips.reshape(indices.shape)), torch.from_numpy(times_s)
-        )
+        return VideoClips(torch.from_numpy(frames), torch.from_numpy(clips.reshape(indices.shape)), torch.from_numpy(times_s))
 
-    def _view(self, video: StoredVideo, row: int, frames: np.ndarray) -> np.ndarray:
-        """What the network sees of frames (U, H, W, 3): (U, h, w, 3)."""
+    def _view(self, video: StoredVideo, row: int) -> tuple[Box, bool]:
+        """What the network sees of a video's frames, and whether mirrored."""
         draw = self.gallery.draw(row, video.height, video.width) if self.gallery is not None else None
         if draw is not None:
-            top, left, height, width = draw.box
-            cropped = frames[:, top : top + height, left : left + width]
-            return cropped[:, :, ::-1] if draw.flip else cropped
+            return Box(*draw.box), draw.flip
         side = min(video.height, video.width)
-        top, left = (video.height - side) // 2, (video.width - side) // 2
-        return frames[:, top : top + side, left : left + side]
+        return Box((video.height - side) // 2, (video.width - side) // 2, side, side), False
 
 
-def load_clips(dataset: UniformClips, rows: Sequence[int], *, workers: int, pin_memory: bool) -> Generator[VideoClips]:
-    """The clips of the rows, in order, read ahead by worker processes, which end with the generator (close it).
+def load_clips(clips: UniformClips, rows: Sequence[int], *, workers: int, pin_memory: bool) -> Generator[VideoClips]:
+    """The clips of the rows, in order, each there until the next one is asked for, read ahead by worker processes, which end with the
+    generator (close it).
 
     Raises the RspnetError of a video that cannot be read.
     """
-    return read_ahead(dataset, workers=workers, prefetch=2, collate=_unchanged, pin_memory=pin_memory, batch_size=None, sampler=list(rows))
-
-
-def _unchanged(item: Any) -> Any:
-    return item
+    return read_ahead(clips, rows, workers=workers, prefetch=2, item_bytes=clips.video_bytes(), pin_memory=pin_memory)
 
 
 def split_pieces(num_videos: int, *, clips: int, batch_size: int) -> list[range]:
-    """Rows 0 to num_videos - 1 in pieces that a killed run loses at most one of, and that fill some batches."""
-    size = max(MIN_PIECE_VIDEOS, PIECE_BATCHES * batch_size // clips)
+    """Rows 0 to num_videos - 1 in pieces that a killed run loses at most one of, and that fill some batches where the set is large.
+
+    They follow from the size of the set, never from the number of shards or processes that share them.
+    """
+    large = max(PIECE_VIDEOS, PIECE_BATCHES * batch_size // clips)
+    size = min(large, max(1, num_videos // MIN_PIECES))
     return [range(start, min(start + size, num_videos)) for start in range(0, num_videos, size)]
 
 

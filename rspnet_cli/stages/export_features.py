@@ -17,7 +17,7 @@ import pandas as pd
 
 from rspnet_cli import distributed
 from rspnet_cli.config import ExportConfig
-from rspnet_cli.devices import default_workers, resolve_device, resolve_precision
+from rspnet_cli.devices import default_workers, resolve_device, resolve_precision, warn_of_emulated_bf16
 from rspnet_cli.encoder.batch_norm import estimate_statistics
 from rspnet_cli.encoder.load import PretrainedEncoder, default_checkpoint, load_encoder
 from rspnet_cli.errors import InputError, RspnetError
@@ -45,7 +45,7 @@ from rspnet_cli.videos.frames import FramesTable, frames_of, read_frames
 from rspnet_cli.videos.seen import seen_videos, trained_videos
 
 NAME = "export-features"
-_AGAIN = "start anew with --force"
+_AGAIN = "delete it and type the same command again"
 
 
 def export_features(
@@ -106,6 +106,7 @@ def export_features(
         with distributed.may_fail_on_one_rank():
             num_statistics_clips = _prepare_batch_norm(config, stage, encoder, table, report) if config.reestimate_bn else 0
         _warn_of_enlarging(encoder, table, report)
+        warn_of_emulated_bf16(config.precision, device, report)
         if stage.classes_differ:
             report.info("export-features: these videos have other classes than the encoder's; labels and splits are those of these videos.")
         if gallery is not None:
@@ -142,8 +143,8 @@ def _pieces_of(config: ExportConfig, table: FramesTable, shard: Shard | None) ->
         return pieces
     if shard.count > len(pieces):
         raise InputError(
-            f"--shard {shard}: the {len(table):,} videos are described {len(pieces[0])} at a time, which makes {len(pieces):,} "
-            f"{'part' if len(pieces) == 1 else 'parts'} at most; use no more shards than that."
+            f"--shard {shard}: {len(table):,} videos, described {len(pieces[0])} at a time, make {len(pieces):,} shards at most: use "
+            f"--shard i/{len(pieces)}, or fewer shards."
         )
     return [pieces[place] for place in shard.part(len(pieces))]
 
@@ -187,7 +188,7 @@ def _describe(
 
 
 def _piece_path(stage: Stage, piece: range) -> Path:
-    return stage.work / "pieces" / f"{piece.start:08d}.safetensors"
+    return stage.work / "pieces" / f"{piece.start:08d}-{piece.stop:08d}.safetensors"
 
 
 def _read_pieces(config: ExportConfig, stage: Stage, channels: int, pieces: list[range]) -> tuple[np.ndarray, np.ndarray]:

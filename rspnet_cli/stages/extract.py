@@ -26,13 +26,14 @@ from rspnet_cli.shards import Shard, refuse_other_siblings
 from rspnet_cli.stage import Stage, begin_stage, find_finished
 from rspnet_cli.tables import FAILURES, VIDEOS, csv_bytes, plain_text, read_rows
 from rspnet_cli.videos.dask_pool import DaskPool
-from rspnet_cli.videos.extraction import FRAMES_FOLDER, Extracted, ExtractionTask, Failed, Outcome, extraction_task
+from rspnet_cli.videos.extraction import FRAMES_FOLDER, extraction_task
 from rspnet_cli.videos.extraction_tables import extracted_from_row, failure_rows, video_rows
 from rspnet_cli.videos.journal import Journal, is_stored, link_or_copy
 from rspnet_cli.videos.listing import counted
 from rspnet_cli.videos.pool import WorkerPool
 from rspnet_cli.videos.source_list import Known, check_sources, hash_of_sources, read_source_list, write_source_list
 from rspnet_cli.videos.survey import Survey, survey
+from rspnet_cli.videos.tasks import Extracted, ExtractionTask, Failed, Outcome
 
 NAME = "extract"
 _SOURCES, _JOURNAL = "sources.csv", "journal.jsonl"

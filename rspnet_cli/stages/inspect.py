@@ -17,6 +17,7 @@ from rspnet_cli.progress import Reporter
 
 # Facts of a run that can explain other results; times and hosts differ always.
 _EXPLAINING = ("python", "libraries", "torch_threads", "device")
+_PLACE, _ARTIFACT = "place of input ", "artifact "
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Difference:
     key: str
     left: Any
     right: Any
+
+    @property
+    def is_place(self) -> bool:
+        """Whether it is where an input lies, seen from its stage. The digest holds that path; no content does."""
+        return self.key.startswith(_PLACE)
 
 
 def verify_lineage(node: Node, report: Reporter) -> Verified:
@@ -62,11 +68,15 @@ def _hash_again(manifest: Manifest) -> Iterator[tuple[Path, str | None]]:
 def compare_lineages(left: Node, right: Node) -> list[Difference]:
     """What differs between two results of one stage and between what they were made from, earliest stage first.
 
-    Raises InputError if they are of different stages.
+    Where inputs lie is told only where it may explain the rest: nothing, or the bytes of artifacts. Raises InputError if they are of
+    different stages.
     """
     if left.stage != right.stage:
         raise InputError(f"{left.path} is of stage '{left.stage}' and {right.path} of '{right.stage}': name two of one stage to compare.")
-    return _compare(left, right, set())
+    found = _compare(left, right, set())
+    others = [item for item in found if not item.is_place]
+    # features.safetensors names the digests of its inputs: made of equal ones in other places, it has other bytes.
+    return found if all(item.key.startswith(_ARTIFACT) for item in others) else others
 
 
 def _compare(left: Node, right: Node, done: set[tuple[Path, Path]]) -> list[Difference]:
@@ -76,12 +86,13 @@ def _compare(left: Node, right: Node, done: set[tuple[Path, Path]]) -> list[Diff
     found: list[Difference] = []
     for stage in dict.fromkeys(below.stage for below in [*left.inputs, *right.inputs]):
         # Several of one stage (the splits behind a mean) stand in the same order on both sides.
-        sides = ([below for below in side.inputs if below.stage == stage] for side in (left, right))
-        for ours, theirs in zip_longest(*sides):
-            if ours is not None and theirs is not None:
-                found += _compare(ours, theirs, done)
-            else:
-                found.append(Difference(left.stage, f"input {stage}", ours and ours.digest, theirs and theirs.digest))
+        for ours, theirs in zip_longest(_inputs_of(left, stage), _inputs_of(right, stage)):
+            if ours is None or theirs is None:
+                found.append(Difference(left.stage, f"input {stage}", ours and ours[0].digest, theirs and theirs[0].digest))
+                continue
+            found += _compare(ours[0], theirs[0], done)
+            if ours[1] != theirs[1]:
+                found.append(Difference(left.stage, f"{_PLACE}{stage}", ours[1], theirs[1]))
     if left.manifest is None or right.manifest is None:
         if left.digest != right.digest:
             found.append(Difference(left.stage, "digest", left.digest, right.digest))
@@ -93,11 +104,17 @@ def _compare(left: Node, right: Node, done: set[tuple[Path, Path]]) -> list[Diff
     return found
 
 
+def _inputs_of(node: Node, stage: str) -> list[tuple[Node, str]]:
+    """The inputs of one stage, each with its path as the manifest names it."""
+    refs = [] if node.manifest is None else node.manifest.inputs
+    return [(below, ref.path) for below, ref in zip(node.inputs, refs, strict=True) if below.stage == stage]
+
+
 def _facts(manifest: Manifest) -> dict[str, Any]:
     """What is compared of a manifest, flat: config, results, artifacts by hash, classes, version and environment."""
     environment = {key: manifest.environment.get(key) for key in _EXPLAINING}
     facts = flatten({"config": manifest.config, "results": manifest.results, "environment": environment})
-    facts |= {f"artifact {artifact.path}": artifact.sha256 for artifact in manifest.artifacts}
+    facts |= {f"{_ARTIFACT}{artifact.path}": artifact.sha256 for artifact in manifest.artifacts}
     with suppress(InputError):  # `--verify` says what is the matter with it
-        facts |= {f"artifact {entry.path}": entry.sha256 for entry in manifest.indexed()}
+        facts |= {f"{_ARTIFACT}{entry.path}": entry.sha256 for entry in manifest.indexed()}
     return facts | {"classes_sha256": manifest.classes_sha256, "tool_version": manifest.tool_version}

@@ -10,7 +10,7 @@ import torch
 
 from rspnet_cli import distributed
 from rspnet_cli.config import PretrainConfig
-from rspnet_cli.devices import resolve_device
+from rspnet_cli.devices import resolve_device, warn_of_emulated_bf16
 from rspnet_cli.files import write_atomic
 from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.progress import Reporter
@@ -49,6 +49,7 @@ def pretrain(config: PretrainConfig, *, frames: Path, out: Path, force: bool = F
             check_fit(config, table, rows, report)
             if config.moco.bn_splits > asked.moco.bn_splits:
                 warn_of_accumulation(config.optim, report)
+            warn_of_emulated_bf16(config.run.precision, device, report)
             with distributed.may_fail_on_one_rank():
                 position, queue_filled = _train(config, stage, table, rows, device, report)
             if distributed.is_main():

@@ -65,8 +65,12 @@ class PairedClips:
         return prefetched(self.load(self.order(start)), self.augmentation.ready_batch, self.device)
 
     def load(self, requests: Iterable[list[Request]]) -> Generator[ClipBatch]:
-        """Batches of requested clips, read ahead by the loader's processes, which end with the generator (close it)."""
-        return batches(self._dataset, requests, workers=self.config.run.workers or 0, pin_memory=self.device.type == "cuda")
+        """Batches of requested clips, each there until the next one is asked for, read ahead by the loader's processes, which end with the
+        generator (close it).
+        """
+        share = self.config.optim.batch_size // distributed.world_size()
+        workers, pin_memory = self.config.run.workers or 0, self.device.type == "cuda"
+        return batches(self._dataset, requests, batch_size=share, workers=workers, pin_memory=pin_memory)
 
     @property
     def read_ahead(self) -> int:

@@ -17,9 +17,9 @@ from rspnet_cli.files import is_disk_full
 from rspnet_cli.timing import Part, Stopwatch, listening, timed
 from rspnet_cli.usage import Usage, peak_bytes
 from rspnet_cli.videos.broken import BrokenVideo
-from rspnet_cli.videos.extraction import Extracted, ExtractionTask, Failed, Outcome, StoredInfo, StoreTask
 from rspnet_cli.videos.frame_files import NoFrames, sha256_of_frames
 from rspnet_cli.videos.store import write_video
+from rspnet_cli.videos.tasks import Extracted, ExtractionTask, Failed, Outcome, StoredInfo, StoreTask
 
 
 def extract_video(task: ExtractionTask) -> Outcome:

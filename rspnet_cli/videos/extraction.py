@@ -1,4 +1,4 @@
-"""What is to be extracted of one video by which settings, and what comes of it: the messages between a run and its workers."""
+"""Where the frames of videos lie, and the tasks that settings make of videos."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from rspnet_cli.config import DEFAULT_CRF, DEFAULT_FRAMES_FPS, Codec, ExtractConfig
+from rspnet_cli.codecs import DEFAULT_CRF, DEFAULT_FRAMES_FPS, ENDINGS, Codec
+from rspnet_cli.config import ExtractConfig
 from rspnet_cli.errors import InputError
 from rspnet_cli.manifest import Manifest
 from rspnet_cli.settings import validated
 from rspnet_cli.videos.listing import VideoSource, VideoTable
-from rspnet_cli.videos.span import Span
+from rspnet_cli.videos.tasks import ExtractionTask, StoredInfo
 
 FRAMES_FOLDER = "frames"
-# How the name of a stored video ends; a jpeg store is a folder.
-ENDINGS: dict[Codec, str] = {"h264": ".mp4", "jpeg": "", "raw": ".safetensors"}
 # More videos lie in folders by a hash of their ids. One folder of millions of files is slow on every file system and more than some can
 # hold (ext4: about ten million names), and `rspnet merge` can then move the folders of a shard instead of its files.
 FLAT_VIDEOS = 50_000
@@ -50,35 +49,6 @@ class StoreLayout:
     def artifact(self, video_id: str) -> str:
         """The same as an artifact: a folder of pictures ends with a slash."""
         return self.name(video_id) + ("" if ENDINGS[self.codec] else "/")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreTask:
-    """What a worker needs to store the frames of one video."""
-
-    id: str
-    source: str
-    target: str
-    num_frames: int | None
-    """The source is a folder of so many frames; None: a video file."""
-    frames_fps: float | None
-    """Frames per second of folders of frames."""
-    short_side: int
-    codec: Codec
-    crf: int | None
-    keep_partial: bool
-    max_pixels: int
-    span: Span | None = None
-    """The part to store; None: all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExtractionTask(StoreTask):
-    """What a worker needs to extract one video of a folder."""
-
-    bytes: int
-    mtime_ns: int
-    """Size and time of the source as it was found."""
 
 
 def resolved(config: ExtractConfig, table: VideoTable) -> ExtractConfig:
@@ -113,51 +83,13 @@ def store_settings(config: ExtractConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in ("frames_fps", "short_side", "codec", "crf", "keep_partial", "max_pixels")}
 
 
-@dataclass(frozen=True, slots=True)
-class StoredInfo:
-    """What was stored of a video."""
-
-    frames: int
-    """Frames that the reader returns."""
-    fps: float
-    """Frames per second on average."""
-    width: int
-    height: int
-    bytes: int
-    sha256: str
-    """Of the file; of a folder over its sorted lines `sha256 name`."""
-    repaired_timestamps: int
-    corrupt_frames: int
-    """Frames that the decoder of the source flagged as damaged."""
-    partial: bool
-    """The source is cut short or damaged; this is what decoded before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Extracted(StoredInfo):
-    """A video in the store: fields as in the columns of videos.csv but for `sha256`, which there is the source's."""
-
-    source_sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """Why there is no such video in the store: columns of failures.csv."""
-
-    reason: str
-    decoded: int | None = None
-    declared: int | None = None
-
-
-Outcome = Extracted | Failed
-
-
 class StoredFiles:
     """Files that were stored a moment ago, as a table of videos (`StoredVideos` of rspnet_cli.evaluation.features)."""
 
     def __init__(self, paths: Sequence[Path], infos: Sequence[StoredInfo]) -> None:
         self.frames = np.array([info.frames for info in infos], np.int64)
         self.fps = np.array([info.fps for info in infos], np.float64)
+        self.height, self.width = (np.array([getattr(info, side) for info in infos], np.int32) for side in ("height", "width"))
         self._paths = paths
 
     def path(self, row: int) -> Path:

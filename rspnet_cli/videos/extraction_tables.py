@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rspnet_cli.tables import FAILURES, VIDEOS, plain_text, read_rows
-from rspnet_cli.videos.extraction import Extracted, Failed, Outcome, StoreLayout
+from rspnet_cli.videos.extraction import StoreLayout
 from rspnet_cli.videos.listing import VideoTable
+from rspnet_cli.videos.tasks import Extracted, Failed, Outcome
 
 
 def video_rows(table: VideoTable, outcomes: Mapping[str, Outcome], layout: StoreLayout) -> list[dict[str, Any]]:

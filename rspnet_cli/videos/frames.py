@@ -33,6 +33,10 @@ class FrameFiles:
     """(V,) int64: frames per video."""
     fps: np.ndarray
     """(V,) float64: average frames per second."""
+    height: np.ndarray
+    """(V,) int32: pixels, as stored."""
+    width: np.ndarray
+    """(V,) int32: pixels, as stored."""
     paths: np.ndarray
     """(V,) bytes, UTF-8: frame file, or folder ending with a slash, relative to the extraction's folder."""
     hashes: np.ndarray
@@ -121,13 +125,17 @@ def read_frames(manifest: Manifest) -> FramesTable:
     fps = rows["fps"].to_numpy(np.float64)
     listed = _listed_files(manifest)
     places = pd.Index(listed["path"].str.rstrip("/")).get_indexer(pd.Index(rows["frames_file"].str.rstrip("/")))
-    if not len(rows) or frames.min() < 1 or not np.isfinite(fps).all() or fps.min() <= 0 or places.min() < 0:
-        raise InputError(f"{path} has rows without frames, rate or frame file: make it anew with `rspnet extract --force`.")
+    height, width = (rows[side].fillna(0).to_numpy(np.int32) for side in ("height", "width"))
+    numbers = (frames, height, width)
+    if not len(rows) or min(map(np.min, numbers)) < 1 or not np.isfinite(fps).all() or fps.min() <= 0 or places.min() < 0:
+        raise InputError(f"{path} has rows without frames, rate, size or frame file: make it anew with `rspnet extract --force`.")
     files = FrameFiles(
         folder=manifest.folder,
         advice=manifest.advice,
         frames=frames,
         fps=fps,
+        height=height,
+        width=width,
         paths=np.array([path.encode() for path in listed["path"].to_numpy(object)[places]], dtype=np.bytes_),
         hashes=listed["sha256"].to_numpy("S64")[places],
         sizes=listed["bytes"].to_numpy(np.int64)[places],

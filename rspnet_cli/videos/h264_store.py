@@ -16,7 +16,6 @@ from typing import BinaryIO
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
@@ -27,7 +26,7 @@ from rspnet_cli.timing import timed
 from rspnet_cli.videos.broken import BrokenVideo
 from rspnet_cli.videos.container import open_container
 from rspnet_cli.videos.picture import BT601, reformatter, rgb_of
-from rspnet_cli.videos.planes import Cut, Planes, copy_planes
+from rspnet_cli.videos.planes import Cut, Pixels, Planes, copy_planes
 from rspnet_cli.videos.stored import StoredVideo
 from rspnet_cli.videos.timestamps import average_rate, store_timescale
 
@@ -158,13 +157,14 @@ class H264Video(StoredVideo):
         rate = average_rate(int(self._pts[0]), int(self._pts[-1]), len(self._pts), base)
         self.fps = rate or float(stream.guessed_rate or 25)
         self.width, self.height = context.width, context.height
+        # Luma spans 0 to 255, not 16 to 235 (and chroma likewise).
         self.full_range = _FULL_RANGE[str(context.pix_fmt)] or context.color_range == ColorRange.JPEG
 
-    def read_cuts(self, cuts: Sequence[Cut]) -> list[npt.NDArray[np.uint8]]:
+    def read_cuts(self, cuts: Sequence[Cut], into: Sequence[Pixels]) -> None:
         """See StoredVideo."""
-        return self._cut_each(cuts, self._read_frame)
+        self._read_each(cuts, into, self._read_frame)
 
-    def _read_frame(self, index: int) -> npt.NDArray[np.uint8]:
+    def _read_frame(self, index: int) -> Pixels:
         frame = self._decode(index)
         with timed("convert"):
             picture = reformatter().reformat(
@@ -178,15 +178,12 @@ class H264Video(StoredVideo):
             )
         return rgb_of(picture)
 
-    def read_planes(self, cuts: Sequence[Cut]) -> list[Planes]:
-        """See StoredVideo."""
-        boxes = [cut.box.even for cut in cuts]
-        read = [Planes.empty(len(cut.indices), box, full_range=self.full_range) for cut, box in zip(cuts, boxes, strict=True)]
+    def read_planes(self, cuts: Sequence[Cut], into: Sequence[Planes]) -> None:
+        """The even boxes around the cuts as the decoder gives them, in one pass. Raises as `read`."""
         for index, places in self._in_order(cuts):
             frame = self._decode(index)
             with timed("crop"):
-                copy_planes(frame, [(boxes[number], read[number], place) for number, place in places])
-        return read
+                copy_planes(frame, [(cuts[number].box.even, into[number], place) for number, place in places])
 
     def _decode(self, index: int) -> VideoFrame:
         decoder = self._stream.codec_context

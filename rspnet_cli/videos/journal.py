@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from rspnet_cli.files import canonical_json, link_or_copy_file, temporary_beside
-from rspnet_cli.videos.extraction import Extracted, Failed, Outcome
+from rspnet_cli.videos.tasks import Extracted, Failed, Outcome
 
 
 class Journal:

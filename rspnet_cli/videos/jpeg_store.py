@@ -13,7 +13,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
@@ -22,7 +21,7 @@ from rspnet_cli.errors import InputError
 from rspnet_cli.files import canonical_json, disk_full, fsync_folder, is_disk_full, temporary_beside
 from rspnet_cli.timing import timed
 from rspnet_cli.videos.picture import BT601, reformatter, rgb_of
-from rspnet_cli.videos.planes import Cut
+from rspnet_cli.videos.planes import Cut, Pixels
 from rspnet_cli.videos.stored import StoredVideo
 from rspnet_cli.videos.timestamps import average_rate
 
@@ -130,11 +129,11 @@ class JpegVideo(StoredVideo):
         self._decoder = av.CodecContext.create("mjpeg", "r")
         self._decoder.thread_count = 1
 
-    def read_cuts(self, cuts: Sequence[Cut]) -> list[npt.NDArray[np.uint8]]:
+    def read_cuts(self, cuts: Sequence[Cut], into: Sequence[Pixels]) -> None:
         """See StoredVideo."""
-        return self._cut_each(cuts, self._read_frame)
+        self._read_each(cuts, into, self._read_frame)
 
-    def _read_frame(self, index: int) -> npt.NDArray[np.uint8]:
+    def _read_frame(self, index: int) -> Pixels:
         name = frame_name(index)
         try:
             content = (self.path / name).read_bytes()

@@ -30,7 +30,7 @@ class Box(NamedTuple):
         """This box, seen from `even`: at 0 or 1 from the top and from the left."""
         return Box(self.top % 2, self.left % 2, self.height, self.width)
 
-    def of(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def of(self, frame: Pixels) -> Pixels:
         """The box of a frame (H, W, ...), a view."""
         return frame[self.top : self.top + self.height, self.left : self.left + self.width]
 
@@ -47,18 +47,16 @@ class Cut(NamedTuple):
 class Planes(NamedTuple):
     """F frames of an even box (h, w), BT.601. Where the box asked for begins in it says `Box.in_even`."""
 
-    luma: npt.NDArray[np.uint8]
+    luma: Pixels
     """(F, h/2, 2, w): by pairs of lines, for which there is one line of each chroma plane."""
-    chroma: npt.NDArray[np.uint8]
+    chroma: Pixels
     """(F, h/2, 2, w/2): of every pair the line of U, then that of V."""
-    full_range: bool
-    """Luma spans 0 to 255, not 16 to 235 (and chroma likewise)."""
 
     @classmethod
-    def empty(cls, num_frames: int, box: Box, *, full_range: bool) -> Planes:
+    def empty(cls, num_frames: int, box: Box) -> Planes:
         """Room for the frames of an even box."""
         pairs, width = box.height // 2, box.width
-        return cls(np.empty((num_frames, pairs, 2, width), np.uint8), np.empty((num_frames, pairs, 2, width // 2), np.uint8), full_range)
+        return cls(np.empty((num_frames, pairs, 2, width), np.uint8), np.empty((num_frames, pairs, 2, width // 2), np.uint8))
 
 
 def copy_planes(frame: VideoFrame, boxes: list[tuple[Box, Planes, int]]) -> None:

@@ -16,9 +16,10 @@ from rspnet_cli.config import ExtractConfig
 from rspnet_cli.devices import num_cpus
 from rspnet_cli.progress import Reporter
 from rspnet_cli.tables import plain_text
-from rspnet_cli.videos.extraction import FRAMES_FOLDER, Extracted, Failed, StoreLayout, extraction_task
+from rspnet_cli.videos.extraction import FRAMES_FOLDER, StoreLayout, extraction_task
 from rspnet_cli.videos.listing import VideoSource, VideoTable
 from rspnet_cli.videos.pool import WorkerPool
+from rspnet_cli.videos.tasks import Extracted, Failed
 
 PROBED_VIDEOS = 16
 # No video is begun after so long; every worker has had one by then.

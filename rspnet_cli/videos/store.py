@@ -12,12 +12,11 @@ from pathlib import Path
 
 from av.video.frame import VideoFrame
 
-from rspnet_cli.config import DEFAULT_CRF, DEFAULT_FRAMES_FPS, Codec
+from rspnet_cli.codecs import DEFAULT_CRF, DEFAULT_FRAMES_FPS, ENDINGS, Codec
 from rspnet_cli.errors import InputError
 from rspnet_cli.files import sha256_of, sha256_of_folder
 from rspnet_cli.timing import timed
 from rspnet_cli.videos.decode import MAX_PIXELS, BrokenVideo, Video, open_video
-from rspnet_cli.videos.extraction import ENDINGS, StoredInfo
 from rspnet_cli.videos.frame_folder import FrameFolder
 from rspnet_cli.videos.h264_store import H264Video, write_h264
 from rspnet_cli.videos.jpeg_store import JpegVideo, write_jpeg
@@ -25,9 +24,10 @@ from rspnet_cli.videos.picture import PictureFormat, UnsupportedColour, stored_s
 from rspnet_cli.videos.raw_store import RawVideo, write_raw
 from rspnet_cli.videos.span import Span, time_text
 from rspnet_cli.videos.stored import StoredVideo
+from rspnet_cli.videos.tasks import StoredInfo
 from rspnet_cli.videos.timestamps import average_rate
 
-__all__ = ["BrokenVideo", "Codec", "StoredInfo", "StoredVideo", "open_store", "write_video"]
+__all__ = ["BrokenVideo", "Codec", "StoredInfo", "StoredVideo", "has_planes", "open_store", "write_video"]
 
 _KINDS: dict[Codec, PictureFormat] = {"h264": "yuv420p", "jpeg": "yuvj420p", "raw": "rgb24"}
 # The longest side that every H.264 decoder takes.
@@ -91,6 +91,11 @@ def open_store(path: Path) -> StoredVideo:
     if not path.exists():
         raise InputError(f"{path} is missing: copy it back, or extract the videos again with `rspnet extract --force`.")
     return RawVideo(path) if path.suffix == ENDINGS["raw"] else H264Video(path)
+
+
+def has_planes(path: Path) -> bool:
+    """Whether a frame file holds planes of YUV 4:2:0, to be read without conversion (the codec h264)."""
+    return path.suffix == ENDINGS["h264"] and not path.is_dir()
 
 
 def _open_source(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from rspnet_cli.errors import InputError
 from rspnet_cli.timing import timed
-from rspnet_cli.videos.planes import Box, Cut, Planes
+from rspnet_cli.videos.planes import Box, Cut, Pixels
 
 
 class StoredVideo(AbstractContextManager["StoredVideo"]):
@@ -33,31 +33,28 @@ class StoredVideo(AbstractContextManager["StoredVideo"]):
         """How many frames there are; indices run from 0 to num_frames - 1."""
         return len(self.times_s)
 
-    def read(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    def read(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> Pixels:
         """Frames by index, in any order and with repeats: (len(indices), H, W, 3) uint8 RGB.
 
         Raises IndexError for an index outside the video, InputError where the file is damaged.
         """
+        cut = Cut(np.asarray(indices, np.int64).reshape(-1), Box(0, 0, self.height, self.width))
+        frames = np.empty((len(cut.indices), self.height, self.width, 3), np.uint8)
         with timed("decode"):
-            (frames,) = self.read_cuts([Cut(np.asarray(indices, np.int64).reshape(-1), Box(0, 0, self.height, self.width))])
+            self.read_cuts([cut], [frames])
         return frames
 
     @abstractmethod
-    def read_cuts(self, cuts: Sequence[Cut]) -> list[npt.NDArray[np.uint8]]:
+    def read_cuts(self, cuts: Sequence[Cut], into: Sequence[Pixels]) -> None:
         """Boxes of frames, of each cut (F, h, w, 3) uint8 RGB, in one pass: a frame of several cuts is decoded once. Raises as `read`."""
 
-    def read_planes(self, cuts: Sequence[Cut]) -> Sequence[Planes | npt.NDArray[np.uint8]]:
-        """The even boxes around the cuts as the decoder gives them, where the codec has planes of YUV 4:2:0 (h264); else `read_cuts`."""
-        return self.read_cuts(cuts)
-
-    def _cut_each(self, cuts: Sequence[Cut], read: Callable[[int], npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
-        """The cuts of a codec that decodes whole frames. read: of an index (H, W, 3) uint8, good until it is called again."""
-        out = [np.empty((len(cut.indices), cut.box.height, cut.box.width, 3), np.uint8) for cut in cuts]
+    def _read_each(self, cuts: Sequence[Cut], into: Sequence[Pixels], read: Callable[[int], Pixels]) -> None:
+        """`read_cuts` of a codec that decodes whole frames. read: of an index (H, W, 3), good until it is called again."""
         for index, places in self._in_order(cuts):
             frame = read(index)
-            for number, place in places:
-                out[number][place] = cuts[number].box.of(frame)
-        return out
+            with timed("crop"):
+                for number, place in places:
+                    into[number][place] = cuts[number].box.of(frame)
 
     def _in_order(self, cuts: Sequence[Cut]) -> Iterator[tuple[int, list[tuple[int, int]]]]:
         """Forwards through the video, whatever the order asked for: (frame, [(number of a cut, place in it), ...])."""
@@ -76,6 +73,13 @@ class StoredVideo(AbstractContextManager["StoredVideo"]):
     @abstractmethod
     def close(self) -> None:
         """Release the file."""
+
+    def check_listed(self, num_frames: int, size: tuple[int, int]) -> None:
+        """Raise InputError where the video is not what videos.csv says of it. size: height and width."""
+        if self.num_frames != num_frames:
+            raise self.damaged(f"it has {self.num_frames} frames and videos.csv says {num_frames}")
+        if (self.height, self.width) != size:
+            raise self.damaged(f"its pictures are {self.width} x {self.height} and videos.csv says {size[1]} x {size[0]}")
 
     def damaged(self, what: str) -> InputError:
         """The error for a store that is not as it was written."""

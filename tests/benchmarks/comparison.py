@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
-import torch
-
 
 @dataclass(frozen=True)
 class Rate:
@@ -73,11 +71,6 @@ def rates(
 def _rate(amount: float, seconds: list[float]) -> Rate:
     low, median, high = statistics.quantiles([amount / value for value in seconds], n=4, method="inclusive")
     return Rate(median, low, high)
-
-
-def computes_bf16() -> bool:
-    """Whether this machine has instructions for bfloat16: without them a CPU takes 30 times as long as in float32."""
-    return torch.cuda.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def peer(module: str) -> ModuleType | None:

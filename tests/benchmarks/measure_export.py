@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from rspnet_cli.config import ExportConfig, ExtractConfig
+from rspnet_cli.devices import computes_bf16
 from rspnet_cli.encoder.load import PretrainedEncoder, load_encoder
 from rspnet_cli.evaluation.encoding import clip_features, clips_of, input_of
 from rspnet_cli.evaluation.features import clip_batches, describe_videos, load_clips
@@ -25,11 +26,11 @@ from rspnet_cli.manifest import Manifest
 from rspnet_cli.settings import validated
 from rspnet_cli.stages.extract import extract
 from rspnet_cli.videos.frames import FramesTable, read_frames
-from tests.benchmarks.comparison import Row, computes_bf16, rates
+from tests.benchmarks.comparison import Row, rates
 from tests.benchmarks.natural import natural_video
 from tests.pretrained import make_pretrain
 
-NUM_VIDEOS, NUM_FRAMES = 16, 150
+NUM_VIDEOS, NUM_FRAMES = 48, 150
 SCENES = 4
 """Different videos; the others are copies of these."""
 REPEATS = 3
@@ -38,7 +39,7 @@ REPEATS = 3
 def measure() -> list[Row]:
     """Rows for fp32 and, where the machine computes it, bf16 against the bare forward; the feature errors of bf16 are printed."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    precisions = ("fp32", "bf16") if computes_bf16() else ("fp32",)
+    precisions = ("fp32", "bf16") if computes_bf16(torch.device(device)) else ("fp32",)
     with tempfile.TemporaryDirectory() as folder:
         table, pretrain = make_inputs(Path(folder))
         encoder = load_encoder(pretrain.folder, device=device)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import av
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset
 
-from rspnet_cli.clips.dataset import ClipBatch, ClipPairs, Request, collate
+from rspnet_cli.clips.dataset import ClipBatch, ClipPairs, Request, batches
 from rspnet_cli.clips.draws import clip_rng
 from rspnet_cli.clips.sampling import random_clip
-from rspnet_cli.config import AugmentConfig, ClipConfig, Codec, ExtractConfig
+from rspnet_cli.clips.slots import Slots
+from rspnet_cli.codecs import Codec
+from rspnet_cli.config import AugmentConfig, ClipConfig, ExtractConfig
 from rspnet_cli.settings import validated
 from rspnet_cli.stages.extract import extract
 from rspnet_cli.videos.frames import read_frames
@@ -28,6 +31,8 @@ SHORT_SIDE = 128
 CLIP = ClipConfig(frames=16, speeds=(2,), load="all")  # spans 32 frames, all of which are read
 SPAN = 32
 BATCH = 6
+EPOCHS = 20
+"""How often the samples go through a loader, whose start would else count."""
 SEED = 0
 UNIT = "samples/CPU-s"
 
@@ -74,14 +79,24 @@ def measure() -> list[Row]:
         for name, reader in _readers().items():
             theirs |= {f"{name} on the source": partial(reader, sources), f"{name} on the store": partial(reader, stored)}
         measured = rates(ours | theirs, amount=len(SAMPLES), repeats=7, clock=cpu_seconds)
+        loaders: dict[str, Callable[[], object]] = {
+            name: partial(_load, ClipPairs(files, CLIP, AugmentConfig(), seed=SEED, planes=name == "planes"))
+            for name, files in (("planes", h264), ("RGB", h264), ("raw", raw))
+        }
+        loaded = rates(loaders, amount=EPOCHS * len(SAMPLES), repeats=3, clock=cpu_seconds)
+        if peer("decord") is not None:
+            loaded |= rates({"decord on the source": partial(_load_by_decord, sources)}, amount=len(SAMPLES), repeats=3, clock=cpu_seconds)
     wanted = {"decode alone, clip by clip": "≥ 0.85", "decord on the source": "≥ 10"}
     rows = [_row("planes", measured, name, wanted.get(name, "")) for name in theirs]
     rows += [_row("RGB", measured, name) for name in theirs]
-    return [*rows, _row("planes", measured, "RGB"), _row("raw", measured, "RGB", "≥ 10")]
+    rows += [_row("planes", measured, "RGB"), _row("raw", measured, "RGB", "≥ 10")]
+    through = "through one worker to the training process"
+    rows += [_row(name, loaded, "decord on the source", "", through) for name in ("planes", "RGB", "raw") if len(loaded) == 4]
+    return [*rows, _row("raw", loaded, "RGB", "≥ 10", through)]
 
 
-def _row(name: str, measured: dict[str, Rate], other: str, target: str = "") -> Row:
-    what = f"2 clips x {SPAN} frames, {SHORT_SIDE} px store, one core: {name if name == 'raw' else f'H.264, {name}'}"
+def _row(name: str, measured: dict[str, Rate], other: str, target: str = "", how: str = "one core") -> Row:
+    what = f"2 clips x {SPAN} frames, {SHORT_SIDE} px store, {how}: {name if name == 'raw' else f'H.264, {name}'}"
     shown = f"ours: H.264, {other}" if other in ("planes", "RGB") else other
     return Row("reading", what, UNIT, measured[name], shown, measured[other], target)
 
@@ -95,10 +110,50 @@ def _stored(folder: Path, codec: Codec) -> object:
 
 
 def _read(dataset: ClipPairs) -> None:
+    """As a worker does it, in memory that is used again."""
+    slots = _slots(dataset.batch_bytes(BATCH))
     for start in range(0, len(SAMPLES), BATCH):
-        batch = collate([dataset[Request(sample.epoch, sample.row, speed=2)] for sample in SAMPLES[start : start + BATCH]])
+        requests = [Request(sample.epoch, sample.row, speed=2) for sample in SAMPLES[start : start + BATCH]]
+        batch = slots.parcel(0, partial(dataset.read, requests)).open()
         assert isinstance(batch, ClipBatch)
         assert all(crops.num_frames == SPAN for crops in batch.clips)
+
+
+@cache
+def _slots(size: int) -> Slots:
+    return Slots(1, size)
+
+
+def _load(dataset: ClipPairs) -> None:
+    """Through the loader, to where the training process has seen every byte. Files are hashed once, as in a training."""
+    dataset.skip_checks()
+    requests = [Request(sample.epoch, sample.row, speed=2) for sample in SAMPLES * EPOCHS]
+    order = [requests[start : start + BATCH] for start in range(0, len(requests), BATCH)]
+    for batch in batches(dataset, order, batch_size=BATCH, workers=1):
+        for crops in batch.clips:
+            crops.pixels.max()
+
+
+class _DecordClips(Dataset[torch.Tensor]):
+    """What one would write: a decord reader in a torch Dataset, whole frames of both clips."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(SAMPLES)
+
+    def __getitem__(self, place: int) -> torch.Tensor:
+        decord, sample = peer("decord"), SAMPLES[place]
+        assert decord is not None
+        reader = decord.VideoReader(str(self.paths[sample.row]), ctx=decord.cpu(0), num_threads=1)
+        clips = [reader.get_batch(clip.tolist()).asnumpy() for clip in sample.clips]
+        return torch.from_numpy(np.stack(clips))
+
+
+def _load_by_decord(paths: Sequence[Path]) -> None:
+    for batch in DataLoader(_DecordClips(paths), batch_size=BATCH, num_workers=1, prefetch_factor=4):
+        batch.max()
 
 
 def _decode_clips(paths: Sequence[Path]) -> None:

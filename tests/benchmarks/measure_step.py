@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from rspnet_cli.clips.draws import draw_step
 from rspnet_cli.config import PretrainConfig
+from rspnet_cli.devices import computes_bf16
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.encoder.moco import MoCo, query_projection
 from rspnet_cli.training.optimiser import build_optimizer
 from rspnet_cli.training.step import LoadedClips, rspnet_step
-from tests.benchmarks.comparison import Row, computes_bf16, rates
+from tests.benchmarks.comparison import Row, rates
 
 BATCH, FRAMES, SIDE, SPEED = 4, 16, 112, 2
 QUEUE = 16384
@@ -34,7 +35,7 @@ def measure() -> list[Row]:
     rows = []
     for backbone, (fp32, bf16) in TARGETS.items():
         steps = {"ours": _ours(backbone, "fp32"), "straightforward": _straightforward(backbone)}
-        if computes_bf16():
+        if computes_bf16(torch.device("cpu")):
             steps["bf16"] = _ours(backbone, "bf16")
         _check_equal(backbone)
         found = rates(steps, amount=BATCH, repeats=5)

@@ -19,7 +19,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from rspnet_cli.config import DEFAULT_CRF
+from rspnet_cli.codecs import DEFAULT_CRF
 from rspnet_cli.videos.picture import plane_of
 from tests.benchmarks.comparison import Rate, peer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,25 @@ def test_diff_lists_what_differs(work_dir: Path, capsys: pytest.CaptureFixture[s
     assert "No differences" in capsys.readouterr().out
     assert main(["inspect", "other", "--diff", "rspnet-run/export-features"]) == 2
     assert "name two of one stage" in capsys.readouterr().err
+
+
+def test_diff_says_in_one_sentence_that_only_the_place_of_inputs_differs(work_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval-retrieval", "--out", "deep/down/eval", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", "rspnet-run/eval-retrieval", "--diff", "deep/down/eval"]) == 0
+    assert capsys.readouterr().out == (
+        "Equal but for where their inputs lie, which manifests name by relative paths and digests hold (eval-retrieval: "
+        "../export-features/manifest.json here, ../../../rspnet-run/export-features/manifest.json there).\n"
+    )
+    named = replace(make_table(spread=2.0), metadata={"backbone": "none", "clips": "2", "extract_digest": "another"})
+    make_export(work_dir / "deep/export-features", named, config={"name": "[bold]ünï[/bold]", "pool": {"kind": "avg"}})
+    assert main(["inspect", "rspnet-run/export-features", "--diff", "rspnet-run/deep/export-features"]) == 0
+    assert "1 difference\n" in (printed := capsys.readouterr().out)
+    assert "lie" not in printed
+    assert main(["eval-retrieval", "rspnet-run/deep/export-features", "--out", "other", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", "rspnet-run/eval-retrieval", "--diff", "other"]) == 0
+    assert "features.safetensors holds digests" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema_version": 99}', "[" * 100_000])

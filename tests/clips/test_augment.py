@@ -10,10 +10,11 @@ import torch
 
 from rspnet_cli.clips.augment import Augmentation, pixels_of, resize_batch
 from rspnet_cli.clips.colour import colour_batch
-from rspnet_cli.clips.crops import Crop, Crops, pack
+from rspnet_cli.clips.crops import Crops
 from rspnet_cli.clips.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, ClipDraw, clip_rng, draw_clip
 from rspnet_cli.config import AugmentConfig
 from rspnet_cli.videos.planes import Box, Planes
+from tests.crops import Crop, pack
 
 CPU = torch.device("cpu")
 FRAMES, SIZE = 2, 5
@@ -182,12 +183,12 @@ def batch_of_planes(order: str, count: int = 24, *, frames: int = FRAMES, size: 
     crops = []
     for video in range(count):
         draw = draw_clip(*size, ORDERS[order], clip_rng(0, 0, video, 0))
-        planes = Planes.empty(frames, Box(*draw.box).even, full_range=video % 3 == 0)
+        planes = Planes.empty(frames, Box(*draw.box).even)
         for part in (planes.luma, planes.chroma):
             part[...] = rng.integers(0, 256, part.shape)
         crops.append(Crop(planes, np.arange(frames), draw))
     assert len({crop.draw.box[0] % 2 for crop in crops} | {2 + crop.draw.box[1] % 2 for crop in crops}) == 4
-    return pack(crops)
+    return pack(crops, [video % 3 == 0 for video in range(count)])
 
 
 ORDERS = {

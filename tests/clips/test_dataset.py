@@ -15,16 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DistributedSampler
 
-from rspnet_cli.clips.crops import Crop, planes_on
-from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, ClipPairs, Request, SingleClips, batches, collate
+from rspnet_cli.clips.crops import planes_on
+from rspnet_cli.clips.dataset import PREFETCH_BATCHES, BatchOrder, ClipBatch, ClipPairs, Request, SingleClips, TrainingClips, batches
 from rspnet_cli.clips.draws import StepDraw, clip_rng, draw_step, epoch_order
 from rspnet_cli.clips.sampling import FrameRate, cover_clip, frames_at_rate, random_clip
 from rspnet_cli.config import AugmentConfig, ClipConfig
 from rspnet_cli.config.training import OptimSection
-from rspnet_cli.errors import InputError, RspnetError
+from rspnet_cli.errors import InputError
 from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.videos.frames import FrameFiles, read_frames
 from rspnet_cli.videos.store import open_store
+from tests.crops import Crop
 from tests.encode import read_numbers
 from tests.extracted import NUM_FRAMES, SIZE, first_number
 from tests.sentences import refused
@@ -38,11 +39,16 @@ def pairs(manifest: Manifest, augment: AugmentConfig = WHOLE_FRAME, *, clip: Cli
     return ClipPairs(read_frames(manifest).files, clip, augment, seed=seed)
 
 
-def clips_of(dataset: ClipPairs, epoch: int, row: int, *, fast: bool = False, speed: int = 3) -> tuple[Crop, Crop]:
-    item = dataset[Request(epoch, row, fast, speed)]
-    assert not isinstance(item, RspnetError), str(item)
-    query, key = item.clips
-    return query, key
+def batch_of(dataset: TrainingClips, requests: list[Request]) -> ClipBatch:
+    batch = dataset.read(requests)
+    assert isinstance(batch, ClipBatch), str(batch)
+    return batch
+
+
+def clips_of(dataset: TrainingClips, epoch: int, row: int, *, fast: bool = False, speed: int = 3) -> list[Crop]:
+    batch = batch_of(dataset, [Request(epoch, row, fast, speed)])
+    assert batch.videos.tolist() == [row]
+    return [Crop(crops.unpacked()[0].numpy(), crops.offsets[0].numpy(), crops.draws[0]) for crops in batch.clips]
 
 
 def optim(batch_size: int, epochs: int, last_videos: Literal["drop", "repeat"] = "drop") -> OptimSection:
@@ -87,18 +93,15 @@ def test_to_fine_tune_a_video_gives_one_clip_of_the_frames_that_sampling_says(
     seen = set()
     for row, num_frames in enumerate(NUM_FRAMES):
         for epoch in range(3):
-            item = dataset[Request(epoch, row)]
-            assert not isinstance(item, RspnetError), str(item)
-            ((frames, offsets, draw),) = item.clips
-            assert (item.row, offsets.tolist(), draw.box) == (row, list(range(6)), (0, 0, SIZE[1], SIZE[0]))
+            ((frames, offsets, draw),) = clips_of(dataset, epoch, row)
+            assert (offsets.tolist(), draw.box) == (list(range(6)), (0, 0, SIZE[1], SIZE[0]))
             at_rate = frames_at_rate(num_frames, fps=25.0, frame_rate=frame_rate)
             choose = cover_clip if sampling == "cover" else random_clip
             expected = at_rate[choose(len(at_rate), frames=6, rng=clip_rng(3, epoch, row, 0))]
             assert read_numbers(frames) == (first_number(row) + expected).tolist()
             seen.add((row, *expected.tolist()))
     assert len(seen) > 1.5 * len(NUM_FRAMES), "an epoch repeats the clips of another"
-    batch = collate([dataset[Request(0, row)] for row in (4, 1)])
-    assert isinstance(batch, ClipBatch)
+    batch = batch_of(dataset, [Request(0, row) for row in (4, 1)])
     assert (len(batch.clips), batch.videos.tolist()) == (1, [4, 1])
 
 
@@ -185,9 +188,7 @@ def test_clips_read_as_planes_are_those_read_as_rgb(extracted: Manifest) -> None
     requests = [Request(1, row, row % 2 == 0, 3) for row in (0, 4, 5)]
     kinds = [ClipPairs(files, clip, config, seed=2, planes=planes) for planes in (False, True)]
     for rows in (requests[:1], requests[1:2], requests[2:]):  # of slow and fast samples other numbers of frames are read
-        rgb, planes = (collate([dataset[request] for request in rows]) for dataset in kinds)
-        assert isinstance(rgb, ClipBatch)
-        assert isinstance(planes, ClipBatch)
+        rgb, planes = (batch_of(dataset, rows) for dataset in kinds)
         for one, other in zip(rgb.clips, planes.clips, strict=True):
             assert (one.full_range, other.full_range) == (None, (False,))
             assert (one.draws, one.offsets.tolist()) == (other.draws, other.offsets.tolist())
@@ -208,13 +209,11 @@ def test_a_frame_rate_thins_the_video_before_clips_are_cut(extracted: Manifest) 
 
 def test_a_batch_holds_the_queries_and_the_keys_each_with_its_draw(extracted: Manifest) -> None:
     dataset = pairs(extracted, AugmentConfig())
-    items = [dataset[Request(2, row, False, 2)] for row in (4, 1, 7)]
-    batch = collate(items)
-    assert isinstance(batch, ClipBatch)
+    batch = batch_of(dataset, [Request(2, row, False, 2) for row in (4, 1, 7)])
     assert batch.videos.tolist() == [4, 1, 7]
     assert batch.videos.dtype == torch.int64
     for number, crops in enumerate(batch.clips):
-        expected = [item.clips[number] for item in items if not isinstance(item, RspnetError)]
+        expected = [clips_of(dataset, 2, row, speed=2)[number] for row in (4, 1, 7)]
         assert crops.draws == tuple(crop.draw for crop in expected)
         assert crops.offsets.tolist() == [list(range(LENGTH))] * 3
         assert crops.num_frames == LENGTH
@@ -227,7 +226,7 @@ def test_a_batch_holds_the_queries_and_the_keys_each_with_its_draw(extracted: Ma
 
 
 def content(batch: ClipBatch) -> tuple[object, ...]:
-    parts = ((crops.draws, crops.offsets.tolist(), crops.pixels.numpy().tobytes()) for crops in batch.clips)
+    parts = ((crops.draws, crops.offsets.tolist(), [crop.numpy().tobytes() for crop in crops.unpacked()]) for crops in batch.clips)
     return (batch.videos.tolist(), *parts)
 
 
@@ -239,7 +238,7 @@ def load(manifest: Manifest, *, workers: int = 0, start: tuple[int, int] = (0, 0
     rows = np.arange(len(NUM_FRAMES))
     order = BatchOrder(rows, optim(4, 3), seed=5, draw=drawn, start=start, **how)
     clip = CLIP.model_copy(update={"load": "played"})
-    return [content(batch) for batch in batches(pairs(manifest, AugmentConfig(), clip=clip, seed=5), order, workers=workers)]
+    return [content(batch) for batch in batches(pairs(manifest, AugmentConfig(), clip=clip, seed=5), order, batch_size=4, workers=workers)]
 
 
 def test_no_number_of_workers_changes_a_batch(extracted: Manifest) -> None:
@@ -285,13 +284,14 @@ def test_ranks_share_every_global_batch_and_no_video_comes_twice_in_an_epoch(num
             assert {request.speed for request in part} == {draw(epoch, step).speed}
 
 
-def test_a_worker_packs_batches_where_the_training_process_sees_them(extracted: Manifest) -> None:
-    requests = [[Request(0, row) for row in (1, 3)]]
-    with closing(batches(pairs(extracted), requests, workers=1)) as read, closing(batches(pairs(extracted), requests, workers=0)) as here:
-        (batch,), (same,) = list(read), list(here)
-    for crops, others in zip(batch.clips, same.clips, strict=True):
-        assert crops.pixels.is_shared()
-        assert torch.equal(crops.pixels, others.pixels)
+def test_batches_of_a_worker_lie_in_the_same_memory_again_and_again(extracted: Manifest) -> None:
+    dataset, requests = pairs(extracted), [[Request(epoch, row) for row in (1, 3)] for epoch in range(15)]
+    places = []
+    with closing(batches(dataset, requests, batch_size=2, workers=1)) as read:
+        for asked, batch in zip(requests, read, strict=True):
+            assert content(batch) == content(batch_of(dataset, asked))
+            places.append(batch.clips[0].pixels.data_ptr())
+    assert len(set(places)) == PREFETCH_BATCHES + 1
 
 
 def copy_of(manifest: Manifest, folder: Path) -> Manifest:
@@ -318,11 +318,11 @@ def test_a_frame_file_is_checked_when_it_is_first_used_even_after_the_first_epoc
     """A video dropped with the first epoch's last batch, or a run that is resumed, comes to its first use later."""
     copy = copy_of(extracted, tmp_path / "copy")
     damage(copy.folder / "frames" / "v003.mp4")
-    item = pairs(copy)[Request(2, 3, False, 2)]
+    item = pairs(copy).read([Request(2, 3, False, 2)])
     assert isinstance(item, InputError)
     refused(item, "v003.mp4", "sha256")
     (copy.folder / "frames" / "v004.mp4").unlink()
-    missing = pairs(copy)[Request(1, 4, False, 2)]
+    missing = pairs(copy).read([Request(1, 4, False, 2)])
     assert isinstance(missing, InputError)
     refused(missing, "v004.mp4", "missing")
 
@@ -340,7 +340,7 @@ def test_a_frame_file_is_hashed_once(extracted: Manifest, monkeypatch: pytest.Mo
 
 def test_workers_end_with_the_loop_that_used_them(extracted: Manifest) -> None:
     order = BatchOrder(np.arange(10), optim(2, 50), seed=0, draw=partial(drawn, batch_size=2), start=(0, 0))
-    source = batches(pairs(extracted), order, workers=2)
+    source = batches(pairs(extracted), order, batch_size=2, workers=2)
     next(source)
     assert len(multiprocessing.active_children()) == 2
     source.close()

@@ -14,11 +14,12 @@ from torch import Tensor
 from torch._inductor import metrics
 
 from rspnet_cli.clips.augment import Augmentation, pixels_of, resize_batch
-from rspnet_cli.clips.crops import Crop, Crops, pack
+from rspnet_cli.clips.crops import Crops
 from rspnet_cli.clips.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, ClipDraw
 from rspnet_cli.clips.fused import resized_batch, tables_of, whole_batch
 from rspnet_cli.videos.planes import Box, Planes
 from tests.clips.test_augment import CPU, FRAMES, ORDERS, SIZE, TOLERANCE, batch_of, batch_of_planes, example, reference
+from tests.crops import Crop, pack
 
 UNCHANGED = ClipDraw((0, 0, SIZE, SIZE), False, (), (1.0, 1.0, 1.0, 0.0), False, False)
 
@@ -67,12 +68,12 @@ def test_every_order_of_every_choice_of_operations_has_its_places(order: str) ->
 def test_planes_that_are_not_resized_have_the_whole_numbers_of_ffmpeg(top: int, left: int) -> None:
     draw, rng = replace(UNCHANGED, box=(top, left, SIZE, SIZE)), np.random.default_rng(2)
     crops = []
-    for full_range in (False, True):
-        planes = Planes.empty(40, Box(*draw.box).even, full_range=full_range)
+    for _ in range(2):
+        planes = Planes.empty(40, Box(*draw.box).even)
         for part in (planes.luma, planes.chroma):
             part[...] = rng.integers(0, 256, part.shape)
         crops.append(Crop(planes, np.arange(40), draw))
-    batch = pack(crops)
+    batch = pack(crops, [False, True])
     for clip, expected in zip(pixels_of(at_once(batch, "reference")), batch.unpacked(), strict=True):
         assert torch.equal(clip, expected)
 

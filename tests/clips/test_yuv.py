@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from rspnet_cli.clips.crops import Crop, pack
 from rspnet_cli.clips.draws import ClipDraw
 from rspnet_cli.clips.yuv import rgb_of_planes
+from rspnet_cli.videos.h264_store import H264Video
 from rspnet_cli.videos.planes import Box, Cut
 from rspnet_cli.videos.store import open_store
+from tests.crops import Crop, pack, read_cuts, read_planes
 from tests.encode import Codec, as_video_frame, encode
 
 CPU = torch.device("cpu")
@@ -80,11 +81,12 @@ def test_planes_of_a_real_video_become_the_rgb_that_ffmpeg_makes_of_them(
     path = encode(tmp_path / "a.mp4", pictures, codec, color={"colorspace": 6, "color_range": 2 if full_range else 1})
     cuts = [Cut(np.arange(start, start + 4), box) for start, box in enumerate(BOXES)]
     with open_store(path) as video:
-        expected, planes = video.read_cuts(cuts), video.read_planes(cuts)
+        expected, planes = read_cuts(video, cuts), read_planes(video, cuts)
+        assert isinstance(video, H264Video)
+        assert video.full_range == full_range
     draws = [ClipDraw(tuple(cut.box), False, (), (1, 1, 1, 0), False, False) for cut in cuts]
     offsets = np.arange(4)
-    crops = pack([Crop(one, offsets, draw) for one, draw in zip(planes, draws, strict=True)])
-    assert crops.full_range == (full_range,) * len(BOXES)
+    crops = pack([Crop(one, offsets, draw) for one, draw in zip(planes, draws, strict=True)], [full_range] * len(BOXES))
     whole = crops.padded(CPU)  # what a GPU computes
     for number, (clip, frames, (top, left)) in enumerate(zip(crops.unpacked(), expected, crops.starts, strict=True)):
         height, width = frames.shape[1:3]

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rspnet_cli import load_encoder
 from rspnet_cli.clips.sampling import FrameRate
@@ -47,7 +49,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> PretrainedEncoder:
 
 
 def clips_of(dataset: UniformClips, row: int) -> VideoClips:
-    item = dataset[row]
+    item = dataset.read(row)
     assert isinstance(item, VideoClips)
     return item
 
@@ -172,8 +174,8 @@ def test_features_of_one_clip_do_not_depend_on_its_batch(table: FramesTable, enc
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_workers_give_the_same_clips_in_the_same_order(table: FramesTable, workers: int) -> None:
     dataset = UniformClips(table.files, frames=4, count=2, frame_rate=None)
-    found = list(load_clips(dataset, [2, 0, 3, 1], workers=workers, pin_memory=False))
-    for row, video in zip([2, 0, 3, 1], found, strict=True):
+    rows = [2, 0, 3, 1] * 3  # more than a worker's memory holds at once
+    for row, video in zip(rows, load_clips(dataset, rows, workers=workers, pin_memory=False), strict=True):
         expected = clips_of(dataset, row)
         assert all(torch.equal(a, b) for a, b in zip(video, expected, strict=True))
 
@@ -193,12 +195,18 @@ def test_a_broken_frame_file_is_one_sentence(tmp_path: Path, workers: int) -> No
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("videos", "clips", "batch_size"), [(1, 10, 32), (32, 10, 32), (33, 10, 32), (500, 1, 32), (7, 10, 100_000)])
-def test_pieces_cover_every_video_once(videos: int, clips: int, batch_size: int) -> None:
+@given(videos=st.integers(1, 10_000), clips=st.integers(1, 40), batch_size=st.integers(1, 2_000))
+def test_pieces_cover_every_video_once_and_are_as_many_as_the_videos_or_64(videos: int, clips: int, batch_size: int) -> None:
     pieces = split_pieces(videos, clips=clips, batch_size=batch_size)
     assert [row for piece in pieces for row in piece] == list(range(videos))
     assert all(len(first) == len(pieces[0]) for first, _ in pairwise(pieces))
-    assert len(pieces) == 1 or len(pieces[0]) * clips >= 4 * batch_size or len(pieces[0]) == 32
+    assert len(pieces) >= min(videos, 64)
+
+
+@pytest.mark.parametrize(("clips", "batch_size", "size"), [(10, 32, 32), (1, 32, 128), (10, 256, 102)])
+def test_pieces_of_a_large_set_fill_some_batches(clips: int, batch_size: int, size: int) -> None:
+    assert {len(piece) for piece in split_pieces(100 * size, clips=clips, batch_size=batch_size)} == {size}
+    assert size * clips >= 3.9 * batch_size
 
 
 def test_batch_norm_statistics_are_averages_over_batches(table: FramesTable, encoder: PretrainedEncoder) -> None:

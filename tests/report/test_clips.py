@@ -9,9 +9,9 @@ import av
 import numpy as np
 import pytest
 
+from rspnet_cli.codecs import ENDINGS
 from rspnet_cli.progress import Reporter
 from rspnet_cli.report.clips import NUM_FRAMES, Clips, Moment, clip_class, clip_indices, clip_strip, css_rule, rule_bytes
-from rspnet_cli.videos.extraction import ENDINGS
 from rspnet_cli.videos.frames import read_frames
 from rspnet_cli.videos.store import Codec, open_store, write_video
 from tests.encode import encode, make_video, numbered_frames, read_number

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from rspnet_cli import devices
 from rspnet_cli.config import ExportConfig, PretrainConfig
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.errors import InputError, RspnetError, Stopped
@@ -24,11 +26,13 @@ from rspnet_cli.progress import Reporter
 from rspnet_cli.settings import validated
 from rspnet_cli.stages import bench as module
 from rspnet_cli.stages.bench import TRACED, WHATS, Request, bench, clock, convolutions, extract, loader, measured, retrieval, step
+from rspnet_cli.stages.bench import export as export_module
 from rspnet_cli.stages.bench.measured import Rate, repeats, shares
 from rspnet_cli.stages.pretrain import pretrain
 from rspnet_cli.timing import Part, listening, timed
 from rspnet_cli.usage import Usage
 from tests.extracted import make_extract, make_videos
+from tests.listener import Listener
 from tests.pretrained import SMALL, make_pretrain
 from tests.sentences import one_sentence, refused
 
@@ -110,7 +114,11 @@ def test_every_measurement_gives_rate_parts_memory_and_verdict(what: str, work_d
     one_sentence(RspnetError(one["verdict"]))
 
 
-def test_shares_of_the_best_rate_and_of_the_bare_forward_pass_are_told(work_dir: Path) -> None:
+@pytest.mark.parametrize("computes", [True, False])
+def test_shares_of_the_best_rate_and_of_the_bare_forward_pass_are_told(
+    work_dir: Path, monkeypatch: pytest.MonkeyPatch, computes: bool
+) -> None:
+    monkeypatch.setattr(step, "computes_bf16", lambda _: computes)
     found = bench("step", request_of(work_dir))["measured"]["step"]
     figures, rate = found["figures"], found["rate"]["median"]
     done = figures["convolutions"]
@@ -119,7 +127,7 @@ def test_shares_of_the_best_rate_and_of_the_bare_forward_pass_are_told(work_dir:
     assert done["flop_per_s"] == pytest.approx(done["flop_per_video"] * rate)
     assert done["share_of_best"] == pytest.approx(done["flop_per_s"] / done["best_flop_per_s"])
     assert done["share_of_best_in_passes"] == pytest.approx(done["share_of_best"] / figures["in_passes"])
-    assert done["best_flop_per_s_bf16"] > 0
+    assert (done.get("best_flop_per_s_bf16", 0) > 0) == computes
     reading = ("loader wait", "open", "decode", "convert", "crop")
     assert figures["data_wait"] == pytest.approx(sum(found["parts"][part] for part in reading))  # no workers: the step reads itself
     export = bench("export", request_of(work_dir))["measured"]["export"]
@@ -333,6 +341,23 @@ def test_a_gpu_is_measured(cuda: torch.device, work_dir: Path) -> None:
     assert bench("step", request_of(work_dir, config=settings(run={"device": "cuda"})))["measured"]["step"]["memory"]["gpu"] > 0
 
 
+def test_bfloat16_that_is_emulated_is_warned_of_once_and_has_no_best_rate_that_takes_minutes(
+    work_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for where in (step, export_module, devices):
+        monkeypatch.setattr(where, "computes_bf16", lambda _: False)
+    listener = Listener()
+    request = request_of(work_dir, config=settings(run={"precision": "bf16"}), report=listener)
+    request = replace(request, export=request.export.model_copy(update={"precision": "bf16"}))
+    found = bench("all", request)["measured"]
+    assert len([said for said in listener.said if "no instructions for bfloat16" in said]) == 1
+    assert found["step"]["figures"]["convolutions"].keys() == {"flop_per_video", "flop_per_s"}
+    passes: dict[Part, float] = {"key forwards": 0.3, "query forward": 0.2, "backward": 0.4, "other": 0.1}
+    advice = "--precision fp32 would be faster."
+    assert step._verdict(step.open_training_clips(request), passes, found["step"]["figures"]["convolutions"]).endswith(advice)
+    assert export_module._verdict(request.export, torch.device("cpu"), "raw", {"forward": 1.0}, 0.9).endswith(advice)
+
+
 def _verdicts(work_dir: Path) -> Iterator[tuple[str, str]]:
     """(what it begins with, verdict) for made-up shares."""
     training = step.open_training_clips(request_of(work_dir))
@@ -361,7 +386,7 @@ def _verdicts(work_dir: Path) -> Iterator[tuple[str, str]]:
         yield start, extract._verdict(config, run, {largest: 0.6, "other": 0.4}, workers=workers, worth=worth)
     run.efforts = [extract.Effort(Usage(10, 2, 0.0, 10, 10), {}, None)]
     yield "The disk limits: a process waits 80 %", extract._verdict(config, run, {"decode": 1.0}, workers=1, worth=1.0)
-    of_export = module.import_module("rspnet_cli.stages.bench.export")._verdict
+    of_export = export_module._verdict
     device = torch.device("cpu")
     yield "The loader limits", of_export(ExportConfig(workers=0), device, "raw", {"loader wait": 0.5, "forward": 0.5}, 0.5)
     yield "The CPU limits", of_export(ExportConfig(), device, "raw", {"forward": 1.0}, 0.95)

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from rspnet_cli import load_encoder
 from rspnet_cli.cli.main import main
+from rspnet_cli.clips.slots import Room
 from rspnet_cli.config import ExportConfig, PretrainConfig
 from rspnet_cli.errors import DiskFullError, InputError, RspnetError
 from rspnet_cli.evaluation import features
@@ -61,8 +62,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "MIN_PIECE_VIDEOS", 2)
-    monkeypatch.setattr(features, "PIECE_BATCHES", 1)
+    monkeypatch.setattr(features, "MIN_PIECES", 2)
 
 
 SETTINGS = {"clips": 3, "batch_size": 4, "workers": 0, "device": "cpu"}
@@ -242,13 +242,13 @@ def test_an_export_that_is_killed_again_and_again_ends_with_the_same_bytes(
 
 def test_a_resumed_export_does_only_what_is_missing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     described: list[int] = []
-    original = features.UniformClips.__getitem__
+    original = features.UniformClips.read
 
-    def noted(self: features.UniformClips, row: int) -> features.VideoClips | RspnetError:
+    def noted(self: features.UniformClips, row: int, room: Room) -> features.VideoClips | RspnetError:
         described.append(row)
-        return InputError("stopped here.") if len(described) == 4 else original(self, row)
+        return InputError("stopped here.") if len(described) == 4 else original(self, row, room)
 
-    monkeypatch.setattr(features.UniformClips, "__getitem__", noted)
+    monkeypatch.setattr(features.UniformClips, "read", noted)
     with pytest.raises(InputError, match=r"stopped here\."):
         export(run, tmp_path / "out")
     export(run, tmp_path / "out")
@@ -261,15 +261,15 @@ def test_an_export_stopped_by_a_scheduler_keeps_its_pieces_and_ends_with_the_sam
 ) -> None:
     command = ["export-features", str(run.pretrain.folder), "--out", str(tmp_path / "out"), "--quiet", *FLAGS]
     described: list[int] = []
-    original = features.UniformClips.__getitem__
+    original = features.UniformClips.read
 
-    def stopped(self: features.UniformClips, row: int) -> features.VideoClips | RspnetError:
+    def stopped(self: features.UniformClips, row: int, room: Room) -> features.VideoClips | RspnetError:
         described.append(row)
         if len(described) == 4:
             os.kill(os.getpid(), signal.SIGUSR1)
-        return original(self, row)
+        return original(self, row, room)
 
-    monkeypatch.setattr(features.UniformClips, "__getitem__", stopped)
+    monkeypatch.setattr(features.UniformClips, "read", stopped)
     assert main(command) == 143
     assert capsys.readouterr().err == "rspnet: interrupted; what a stage has done is kept, the same command goes on.\n"
     assert main(command) == 0
@@ -278,13 +278,39 @@ def test_an_export_stopped_by_a_scheduler_keeps_its_pieces_and_ends_with_the_sam
     assert read_manifest(tmp_path / "out").artifacts == read_manifest(tmp_path / "whole").artifacts
 
 
-def test_an_unfinished_export_of_other_settings_is_not_continued(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def stop_before_writing(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("rspnet_cli.stages.export_features.write_features", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            export(run, tmp_path / "out")
+            export(run, out, **settings)
+
+
+def test_an_unfinished_export_of_other_settings_is_not_continued(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_before_writing(run, tmp_path / "out", monkeypatch)
     with pytest.raises(InputError, match="unfinished export-features with other settings"):
         export(run, tmp_path / "out", clips=2)
+
+
+@pytest.mark.parametrize("name", ["pieces/00000002-00000004.safetensors", "batch_norm.safetensors"])
+def test_a_damaged_file_of_an_unfinished_export_is_named_and_made_anew_when_it_is_deleted(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    out = tmp_path / "out"
+    stop_before_writing(run, out, monkeypatch, random_init=True)
+    damaged = out / "unfinished" / name
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    for force in (False, True):  # which continues a run of the same settings, too
+        with pytest.raises(InputError, match=rf"{name} is not .*: delete it and type the same command again\.$"):
+            export(run, out, random_init=True, force=force)
+    damaged.unlink()
+    assert export(run, out, random_init=True).artifacts == export(run, tmp_path / "whole", random_init=True).artifacts
+
+
+def test_pieces_cut_otherwise_by_an_older_version_are_not_taken(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "MIN_PIECES", 1)  # one piece of all five
+        stop_before_writing(run, tmp_path / "out", monkeypatch)
+    assert export(run, tmp_path / "out").artifacts == export(run, tmp_path / "whole").artifacts
 
 
 class Notes(Reporter):
@@ -471,12 +497,12 @@ def test_several_processes_share_the_work_and_write_what_one_writes(run: Run, tm
 def test_what_fails_in_one_process_is_said_by_it_and_what_is_done_is_kept(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, again = features.UniformClips.__getitem__, tmp_path / "again"
+    original, again = features.UniformClips.read, tmp_path / "again"
 
-    def broken(self: features.UniformClips, row: int) -> features.VideoClips | RspnetError:
-        return InputError("v002 is damaged.") if row == 2 and not again.exists() else original(self, row)  # of rank 1
+    def broken(self: features.UniformClips, row: int, room: Room) -> features.VideoClips | RspnetError:
+        return InputError("v002 is damaged.") if row == 2 and not again.exists() else original(self, row, room)  # of rank 1
 
-    monkeypatch.setattr(features.UniformClips, "__getitem__", broken)
+    monkeypatch.setattr(features.UniformClips, "read", broken)
     command = ["export-features", str(run.pretrain.folder), "--out", str(tmp_path / "out"), "--quiet", *FLAGS]
     outputs = [tmp_path / f"output-{rank}" for rank in range(2)]
     assert fork_ranks(lambda: main(command), outputs) == [1, 2]
@@ -484,8 +510,8 @@ def test_what_fails_in_one_process_is_said_by_it_and_what_is_done_is_kept(
     assert first.startswith("rspnet: Another process of this run has failed")
     assert second == "rspnet: v002 is damaged.\n"
     assert {path.name for path in (tmp_path / "out" / "unfinished" / "pieces").iterdir()} == {
-        "00000000.safetensors",
-        "00000004.safetensors",
+        "00000000-00000002.safetensors",
+        "00000004-00000005.safetensors",
     }
     again.touch()
     assert fork_ranks(lambda: main(command), outputs) == [0, 0]
@@ -502,9 +528,15 @@ def test_a_moved_work_directory_still_works(tmp_path: Path) -> None:
     assert again.digest == manifest.digest
 
 
-def test_bfloat16_features_are_close_to_float32(run: Run, tmp_path: Path) -> None:
-    exact = read_features(export(run, tmp_path / "fp32").folder).features
-    rounded = read_features(export(run, tmp_path / "bf16", precision="bf16").folder).features
+def test_bfloat16_features_are_close_to_float32_and_are_warned_of_where_they_are_slow(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rspnet_cli.devices.computes_bf16", lambda _: False)
+    notes = Notes()
+    exact = read_features(export(run, tmp_path / "fp32", report=notes).folder).features
+    assert notes.lines == []
+    rounded = read_features(export(run, tmp_path / "bf16", precision="bf16", report=notes).folder).features
+    assert notes.lines[0].startswith("warning: this CPU has no instructions for bfloat16")
     assert not np.array_equal(exact, rounded)
     assert np.linalg.norm(exact - rounded) / np.linalg.norm(exact) < 0.03
 

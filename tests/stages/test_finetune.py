@@ -37,6 +37,7 @@ from rspnet_cli.videos.store import open_store
 from tests.encode import encode, make_video
 from tests.extracted import make_extract
 from tests.finetuned import LENGTHS, PARTS, make_encoder_of, make_labelled, settings
+from tests.listener import Listener
 from tests.pretrained import SMALL as SMALL_ENCODER
 from tests.pretrained import make_pretrain
 from tests.processes import KILLED, fork, fork_ranks, kill, kill_at_change, wait, wait_until
@@ -460,6 +461,15 @@ def test_all_splits_in_turn_and_their_mean(tmp_path: Path) -> None:
     forced = run(first, tmp_path / "moved", config, force=True)
     assert forced.digest == whole.digest
     assert (tmp_path / "moved" / "split-1" / "manifest.json").stat().st_mtime_ns > stamp
+
+
+def test_bfloat16_without_instructions_for_it_is_warned_of_once_for_all_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretrain = make_pretrain(tmp_path / "pretrain", inputs={"extract": make_ucf101(tmp_path).folder})
+    monkeypatch.setattr("rspnet_cli.devices.computes_bf16", lambda _: False)
+    listener = Listener()
+    config = settings(data={"split": "all"}, optim={"epochs": 1}, run={"precision": "bf16"})
+    run(pretrain, tmp_path / "finetune", config, report=listener)
+    assert len([said for said in listener.said if "no instructions for bfloat16" in said]) == 1
 
 
 def test_without_splits_folds_of_whole_groups_are_tested(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from rspnet_cli.errors import InputError
 from rspnet_cli.lineage import flatten, nodes_of, read_lineage
 from rspnet_cli.progress import Reporter
 from rspnet_cli.stages.eval_classification import eval_classification
-from rspnet_cli.stages.inspect import compare_lineages, verify_lineage
+from rspnet_cli.stages.inspect import Difference, compare_lineages, verify_lineage
 from tests.evaluation.tables import make_export, make_table
 from tests.extracted import make_extract
 from tests.pretrained import make_pretrain
@@ -157,6 +158,29 @@ def test_differences_are_named_from_the_earliest_stage_on(chain: Path, tmp_path:
     assert keys["extract", "artifact frames/v000.mp4"][1] is None
     order = [STAGES.index(item.stage) for item in found]
     assert order == sorted(order)
+
+
+def test_where_inputs_lie_is_the_difference_of_equal_results_with_other_digests(work: Path) -> None:
+    make_pretrain(work / "deep/pretrain", inputs={"extract": work / "extract"})
+    ours, theirs = read_lineage(work / "pretrain"), read_lineage(work / "deep/pretrain")
+    assert ours.digest != theirs.digest
+    (found,) = compare_lineages(ours, theirs)
+    assert found == Difference("pretrain", "place of input extract", "../extract/manifest.json", "../../extract/manifest.json")
+    assert found.is_place
+
+
+def test_where_inputs_lie_is_told_beside_artifacts_which_may_name_digests_and_beside_nothing_else(work: Path) -> None:
+    inputs = {"pretrain": work / "pretrain", "extract": work / "extract"}
+    named = replace(make_table(spread=2.0), metadata={"backbone": "none", "clips": "2", "extract_digest": "another"})
+    make_export(work / "deep/other-artifacts", named, inputs=inputs)
+    make_export(work / "deep/other-settings", make_table(spread=2.0), inputs=inputs, config={"random_init": True})
+    ours = read_lineage(work / "export-features")
+
+    def keys(folder: str) -> list[str]:
+        return [found.key for found in compare_lineages(ours, read_lineage(work / folder))]
+
+    assert keys("deep/other-artifacts") == ["place of input pretrain", "place of input extract", "artifact features.safetensors"]
+    assert keys("deep/other-settings") == ["config.random_init"]
 
 
 def test_results_of_two_stages_are_not_compared(chain: Path) -> None:

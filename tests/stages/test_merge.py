@@ -351,8 +351,7 @@ def features_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "MIN_PIECE_VIDEOS", 2)  # [0, 1], [2, 3], [4]
-    monkeypatch.setattr(features, "PIECE_BATCHES", 1)
+    monkeypatch.setattr(features, "MIN_PIECES", 2)  # [0, 1], [2, 3], [4]
 
 
 def export(run: Run, out: Path, shard: Shard | None = None, *, force: bool = False, **settings: object) -> Manifest:
@@ -379,6 +378,16 @@ def test_merged_features_are_those_of_one_run_byte_for_byte(features_run: Run, t
     assert export(features_run, out, Shard(2, 3), **settings).digest == whole.digest
     assert export(features_run, out, **settings).digest == whole.digest
     assert shard_folders(out) == []
+
+
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_a_small_set_makes_as_many_shards_as_it_has_videos(features_run: Run, tmp_path: Path, count: int) -> None:
+    out = tmp_path / "export-features"
+    whole = export(features_run, tmp_path / "whole")
+    for index in range(1, count + 1):
+        export(features_run, out, Shard(index, count))
+    assert merge("export-features", out=out).digest == whole.digest
+    assert contents(out) == contents(whole.folder)
 
 
 @pytest.mark.usefixtures("_small_pieces")
@@ -472,7 +481,7 @@ def test_features_of_other_encoders_or_settings_are_refused(features_run: Run, t
     refused(caught.value, 'pool is "avg" there, "max" here')
     with pytest.raises(InputError) as caught:
         export(features_run, tmp_path / "many", Shard(1, 4))
-    refused(caught.value, "--shard 1/4", "2 at a time, which makes 3 parts")
+    refused(caught.value, "--shard 1/4", "5 videos, described 2 at a time, make 3 shards at most", "use --shard i/3")
     assert not list(tmp_path.glob("many*"))
 
 

@@ -31,6 +31,7 @@ from rspnet_cli.stages.pretrain import pretrain
 from rspnet_cli.training.loop import _Run
 from rspnet_cli.training.pretraining import build_moco
 from tests.extracted import NUM_FRAMES, make_extract
+from tests.listener import Listener
 from tests.processes import KILLED, ROOT, children_of, fork, fork_ranks, is_alive, kill, kill_at_change, wait, wait_until
 from tests.sentences import one_sentence, refused
 
@@ -261,6 +262,20 @@ def test_other_settings_run_and_resume_with_the_same_bytes(extracted: Manifest, 
     wait(pid)
     assert artifacts(run(extracted, tmp_path / "second", settings(**sections))) == artifacts(first)
     assert all(np.isfinite(value).all() for value in load_file(first.folder / "encoder.safetensors").values())
+
+
+def test_bfloat16_without_instructions_for_it_is_warned_of_before_the_first_step(
+    extracted: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, slow = settings(run={"precision": "bf16"}, optim={"epochs": 1}), "30 times as long as in fp32, or more: use --precision fp32."
+    for computes in (False, True):
+        monkeypatch.setattr("rspnet_cli.devices.computes_bf16", lambda _, computes=computes: computes)
+        listener = Listener()
+        run(extracted, tmp_path / str(computes), config, report=listener)
+        assert listener.heard(slow) is not computes
+    again = Listener()
+    run(extracted, tmp_path / "False", config, report=again)
+    assert not again.heard("no instructions"), "a finished run does nothing slowly"
 
 
 def test_a_batch_in_passes_trains_as_one_with_batch_norm_parts_and_that_is_said(

@@ -40,6 +40,7 @@ from tests.encode import encode, make_frames, not_a_video, numbered_frames, pixe
 from tests.evaluation.tables import make_export, make_table
 from tests.extracted import make_extract
 from tests.layouts import write_lists
+from tests.listener import Listener
 from tests.pretrained import SMALL, arrays, make_encoder, make_pretrain
 from tests.report.chain import AS_SHOWN, make_extraction
 from tests.report.parse import by_id, parse, table, words
@@ -120,10 +121,10 @@ def test_a_video_finds_itself_first_by_id_and_as_its_source_file(run: Run) -> No
     assert (hit.label, hit.source) == tuple(videos.loc[ids[3], ["label_name", "source"]])
 
 
-def described(run: Run, *typed: str) -> list[Described]:
+def described(run: Run, *typed: str, report: Reporter | None = None) -> list[Described]:
     """The features that a search makes of files."""
     queries = {place: read_query(text, ()) for place, text in enumerate(typed)}
-    outcomes = describe_files(queries, makers_of(run.export), device="cpu", workers=1, report=Reporter.silent())
+    outcomes = describe_files(queries, makers_of(run.export), device="cpu", workers=1, report=report or Reporter.silent())
     results = {place: result for place, result, _ in outcomes}
     found = [results[place] for place in queries]
     assert not [result for result in found if isinstance(result, str)]
@@ -142,20 +143,21 @@ def described(run: Run, *typed: str) -> list[Described]:
     ],
     ids=["max", "untrained", "bf16", "checkpoint of jpeg frames", "raw frames", "frame rate"],
 )
-def test_a_file_is_described_as_the_export_described_it(tmp_path: Path, how: dict[str, Any]) -> None:
+def test_a_file_is_described_as_the_export_described_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]) -> None:
+    monkeypatch.setattr("rspnet_cli.devices.computes_bf16", lambda _: False)
+    listener = Listener()
     run = make_small(tmp_path / "work", **how)
     expected = read_features(run.folder, with_clips=True)
     assert expected.clip_features is not None
-    for row, result in enumerate(described(run, *run.sources.values())):
+    for row, result in enumerate(described(run, *run.sources.values(), report=listener)):
         tolerance = {"rtol": 1e-4, "atol": 1e-4 * float(np.abs(expected.features).max())}
         np.testing.assert_allclose(result.feature, expected.features[row], **tolerance)
         np.testing.assert_allclose(result.clips, expected.clip_features[row], **tolerance)
         np.testing.assert_array_equal(result.times_s, expected.clip_times_s[row])
+    assert listener.heard("search features that were exported with --precision fp32") is (run.export.config["precision"] == "bf16")
 
 
-def test_merged_features_are_searched_as_those_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rspnet_cli.evaluation.features.MIN_PIECE_VIDEOS", 2)
-    monkeypatch.setattr("rspnet_cli.evaluation.features.PIECE_BATCHES", 1)
+def test_merged_features_are_searched_as_those_of_one_run(tmp_path: Path) -> None:
     whole = make_small(tmp_path / "work", export={"random_init": True})
     out, config = tmp_path / "work" / "merged", validated(ExportConfig, EXPORT | {"random_init": True})
     for index in (1, 2):

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rspnet_cli.codecs import ENDINGS
 from rspnet_cli.errors import InputError
-from rspnet_cli.videos.extraction import ENDINGS
 from rspnet_cli.videos.h264_store import H264Video
-from rspnet_cli.videos.planes import Box, Cut, Planes
-from rspnet_cli.videos.store import Codec, open_store, write_video
+from rspnet_cli.videos.planes import Box, Cut
+from rspnet_cli.videos.store import Codec, has_planes, open_store, write_video
+from tests.crops import read_cuts, read_planes
 from tests.encode import Codec as Encoder
 from tests.encode import encode, make_video, numbered_frames
 
@@ -63,9 +64,7 @@ def test_planes_are_the_samples_of_the_frames_asked_for(source: Path) -> None:
     path = stored(source, "h264")
     frames = decoded(path)
     with open_store(path) as video:
-        for planes, cut in zip(video.read_planes(CUTS), CUTS, strict=True):
-            assert isinstance(planes, Planes)
-            assert not planes.full_range
+        for planes, cut in zip(read_planes(video, CUTS), CUTS, strict=True):
             top, left, height, width = cut.box.even
             assert planes.luma.shape == (len(cut.indices), height // 2, 2, width)
             half = (slice(top // 2, (top + height) // 2), slice(left // 2, (left + width) // 2))
@@ -80,19 +79,31 @@ def test_planes_are_the_samples_of_the_frames_asked_for(source: Path) -> None:
 def test_cuts_are_boxes_of_the_frames_that_read_gives(source: Path, codec: Codec) -> None:
     with open_store(stored(source, codec)) as video:
         everything = video.read(range(NUM_FRAMES))
-        for frames, cut in zip(video.read_cuts(CUTS), CUTS, strict=True):
+        for frames, cut in zip(read_cuts(video, CUTS), CUTS, strict=True):
             top, left, height, width = cut.box
             assert (frames == everything[cut.indices, top : top + height, left : left + width]).all()
         with pytest.raises(IndexError, match="frames 0 to 39, not 2 to 40"):
-            video.read_planes([CUTS[0], Cut(np.array([2, 40]), CUTS[0].box)])
+            read_cuts(video, [CUTS[0], Cut(np.array([2, 40]), CUTS[0].box)])
 
 
-@pytest.mark.parametrize("codec", ["jpeg", "raw"])
-def test_a_store_without_planes_gives_rgb(source: Path, codec: Codec) -> None:
+@pytest.mark.parametrize("codec", ["h264", "jpeg", "raw"])
+def test_planes_are_in_the_h264_store_alone(source: Path, codec: Codec) -> None:
+    path = stored(source, codec)
+    assert has_planes(path) == (codec == "h264")
+    folder = path.with_name("named.mp4")  # a video's id may end so, and a jpeg store is a folder
+    folder.mkdir(exist_ok=True)
+    assert not has_planes(folder)
+
+
+@pytest.mark.parametrize("codec", ["h264", "jpeg", "raw"])
+def test_cuts_are_read_to_places_among_others(source: Path, codec: Codec) -> None:
+    top, left, height, width = CUTS[0].box
+    around = np.full((4, height + 2, width + 3, 3), 77, np.uint8)
     with open_store(stored(source, codec)) as video:
-        for planes, frames in zip(video.read_planes(CUTS), video.read_cuts(CUTS), strict=True):
-            assert isinstance(planes, np.ndarray)
-            assert (planes == frames).all()
+        video.read_cuts(CUTS[:1], [around[:, 1:-1, 1:-2]])
+        assert (around[:, 1:-1, 1:-2] == video.read(CUTS[0].indices)[:, top : top + height, left : left + width]).all()
+    around[:, 1:-1, 1:-2] = 77
+    assert (around == 77).all()
 
 
 def test_frames_that_cuts_share_are_decoded_once(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +111,7 @@ def test_frames_that_cuts_share_are_decoded_once(source: Path, monkeypatch: pyte
     decode = H264Video._decode
     monkeypatch.setattr(H264Video, "_decode", lambda video, index: (asked.append(index), decode(video, index))[1])
     with open_store(stored(source, "h264")) as video:
-        video.read_planes(CUTS)
+        read_planes(video, CUTS)
     assert asked == [3, 4, 5, 17, 30, 31]
 
 

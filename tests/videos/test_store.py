@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
+from rspnet_cli.codecs import ENDINGS
 from rspnet_cli.errors import DiskFullError, InputError
 from rspnet_cli.files import sha256_of, sha256_of_folder
 from rspnet_cli.videos import h264_store, jpeg_store, raw_store
 from rspnet_cli.videos.decode import BrokenVideo, open_video
-from rspnet_cli.videos.extraction import ENDINGS
 from rspnet_cli.videos.span import Span
 from rspnet_cli.videos.store import Codec, StoredInfo, open_store, write_video
 from tests.encode import CODECS, encode, make_video, numbered_frame, numbered_frames, read_numbers, truncated

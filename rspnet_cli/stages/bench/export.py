@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rspnet_cli.config import ExportConfig
-from rspnet_cli.devices import default_workers, resolve_device, resolve_precision
+from rspnet_cli.devices import computes_bf16, default_workers, resolve_device, resolve_precision, warn_of_emulated_bf16
 from rspnet_cli.encoder.load import PretrainedEncoder, TrainedAs, load_encoder, ready_to_encode
 from rspnet_cli.evaluation.encoding import clip_features, clips_of, input_of
 from rspnet_cli.evaluation.features import describe_videos, load_clips, split_pieces
@@ -44,6 +44,7 @@ def bench_export(request: Request) -> Measured:
     encoder, source = _encoder(request, device)
     workers = default_workers(device) if request.export.workers is None else request.export.workers
     config = request.export.model_copy(update={"precision": resolve_precision(request.export.precision, device), "workers": workers})
+    warn_of_emulated_bf16(config.precision, device, request.report)
     clock, run = clock_of(device), _Run(encoder, config, table)
     with closing(run):
         run.describe(range(_WARM_UP_BATCHES), mark=None)
@@ -107,7 +108,8 @@ class _Run:
         """The first few as the encoder gets them."""
         self.sizes: list[int] = []
         """Clips of each batch."""
-        self._piece = len(split_pieces(len(table), clips=config.clips, batch_size=config.batch_size)[0])
+        # As of a set of so many videos: a small one has pieces that fill no batch.
+        self._piece = len(split_pieces(_MOST_ROWS, clips=config.clips, batch_size=config.batch_size)[0])
         rows = np.resize(np.arange(len(table)), _MOST_ROWS).tolist()
         clips, pin_memory = clips_of(encoder, table.files, config.clips), encoder.device.type == "cuda"
         self._videos = load_clips(clips, rows, workers=config.workers or 0, pin_memory=pin_memory)
@@ -163,6 +165,10 @@ def _verdict(config: ExportConfig, device: torch.device, codec: str, parts: dict
     largest = max((part for part in parts if part not in READING), key=lambda part: parts[part])
     if largest != "forward":
         return f"Not the encoder limits but {largest} ({percent(parts[largest])} of the time); a larger --batch-size may help."
-    faster = "--precision bf16 may be faster" if config.precision == "fp32" else "a larger --batch-size may be faster"
+    faster = "a larger --batch-size may be faster"
+    if config.precision == "fp32" and computes_bf16(device):
+        faster = "--precision bf16 may be faster"
+    elif config.precision == "bf16" and not computes_bf16(device):
+        faster = "--precision fp32 would be faster"
     reached = f"{percent(parts[largest])} of the time is the forward pass, and {percent(of_bare)} of its bare rate is reached"
     return f"The {kind_of(device)} limits: {reached}; {faster}."

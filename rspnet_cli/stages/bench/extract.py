@@ -16,10 +16,11 @@ from rspnet_cli.stages.bench.measured import MIN_REPEATS, Measured, Rate, Reques
 from rspnet_cli.tables import plain_text
 from rspnet_cli.timing import Part
 from rspnet_cli.videos.extract_video import Effort, extract_measured
-from rspnet_cli.videos.extraction import FRAMES_FOLDER, Extracted, ExtractionTask, Failed, StoreLayout, extraction_task, settings_of
+from rspnet_cli.videos.extraction import FRAMES_FOLDER, StoreLayout, extraction_task, settings_of
 from rspnet_cli.videos.pool import Outcome, WorkerPool
 from rspnet_cli.videos.probe import spread
 from rspnet_cli.videos.survey import survey
+from rspnet_cli.videos.tasks import Extracted, ExtractionTask, Failed
 
 _SAMPLE = 64
 _TARGET_S, _MOST_S = 10.0, 60.0

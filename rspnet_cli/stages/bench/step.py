@@ -12,6 +12,7 @@ import torch
 
 from rspnet_cli.clips.dataset import ClipBatch
 from rspnet_cli.config import PretrainConfig
+from rspnet_cli.devices import computes_bf16, warn_of_emulated_bf16
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.encoder.moco import MoCo
 from rspnet_cli.progress import duration
@@ -38,6 +39,7 @@ def bench_step(request: Request) -> Measured:
     """Measure training steps, and what share of the machine's best convolution rate they reach. Raises InputError."""
     training = open_training_clips(request)
     config, device, report = training.config, training.device, request.report
+    warn_of_emulated_bf16(config.run.precision, device, report)
     if config.run.compile:
         prepare_compiling("bench step", device, report)
     if compiles_augmentation("bench step", device, report):
@@ -126,18 +128,18 @@ def _warm_up(take: Callable[[], None], training: TrainingClips, request: Request
 def _convolutions(
     config: PretrainConfig, device: torch.device, encoder: Encoder, videos_per_s: float, in_passes: float
 ) -> dict[str, float]:
-    """FLOP/s of the convolutions beside the best of a single one, over the whole step and over the encoders' passes alone."""
+    """FLOP/s of the convolutions beside the best of a single one, over the whole step and over the encoders' passes alone.
+
+    bfloat16 without instructions for it has no best: minutes would go by to learn that it is slow.
+    """
     per_video = flops_per_video(encoder, frames=config.clip.frames, size=config.clip.size)
-    best = best_rate(device, config.run.precision)
     reached = per_video * videos_per_s
-    figures = {
-        "flop_per_video": per_video,
-        "flop_per_s": reached,
-        "best_flop_per_s": best,
-        "share_of_best": reached / best,
-        "share_of_best_in_passes": reached / best / in_passes if in_passes > 0 else 0.0,
-    }
-    if config.run.precision == "fp32" and device.type != "mps":
+    figures = {"flop_per_video": per_video, "flop_per_s": reached}
+    if config.run.precision == "fp32" or computes_bf16(device):
+        best = best_rate(device, config.run.precision)
+        figures["best_flop_per_s"], figures["share_of_best"] = best, reached / best
+        figures["share_of_best_in_passes"] = reached / best / in_passes if in_passes > 0 else 0.0
+    if config.run.precision == "fp32" and device.type != "mps" and computes_bf16(device):
         figures["best_flop_per_s_bf16"] = best_rate(device, "bf16")
     return figures
 
@@ -154,6 +156,8 @@ def _verdict(training: TrainingClips, parts: dict[Part, float], convolutions: di
         largest = max((part for part in parts if part not in (*_PASSES, *READING)), key=lambda part: parts[part])
         name = "what has no name" if largest == "other" else largest
         return f"Not loader or convolutions limit but {name} ({percent(parts[largest])} of the step); {_advice(largest)}."
+    if "best_flop_per_s" not in convolutions:
+        return f"The {kind_of(training.device)} limits: it has no instructions for bfloat16; --precision fp32 would be faster."
     reached = f"{percent(in_passes)} of the step is in the encoders' passes, at {percent(convolutions['share_of_best_in_passes'])} of the "
     reached += "best rate of a convolution here"
     faster = convolutions.get("best_flop_per_s_bf16", 0.0) / convolutions["best_flop_per_s"]

@@ -18,7 +18,7 @@ from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, SingleClips, batches
 from rspnet_cli.clips.prefetch import prefetched
 from rspnet_cli.clips.sampling import FrameRate
 from rspnet_cli.config import FinetuneConfig
-from rspnet_cli.devices import clip_dtype, tune_convolutions
+from rspnet_cli.devices import clip_dtype, tune_convolutions, warn_of_emulated_bf16
 from rspnet_cli.encoder.batch_norm import estimate_statistics
 from rspnet_cli.evaluation.features import ClipInput, UniformClips, load_clips, statistics_batches, statistics_clips
 from rspnet_cli.evaluation.logits import video_logits
@@ -55,6 +55,7 @@ def finetune_one_split(
         if not config.optim.epochs:
             task = replace(task, train=task.train[:0])
         _check_fit(config, stage, table, task, report)
+        warn_of_emulated_bf16(config.run.precision, device, report)
         run = _Run(config, stage, table, task, device, report)
         with distributed.may_fail_on_one_rank():
             position = run.train() if config.optim.epochs else Position()
@@ -137,7 +138,8 @@ class _Run:
                 rank=distributed.rank(),
                 world_size=distributed.world_size(),
             )
-            loaded = batches(dataset, order, workers=self.workers, pin_memory=device.type == "cuda")
+            share = optim.batch_size // distributed.world_size()
+            loaded = batches(dataset, order, batch_size=share, workers=self.workers, pin_memory=device.type == "cuda")
             return prefetched(loaded, augmentation.ready_batch, device)
 
         def step(batch: ClipBatch, epoch: int, number: int) -> ClassificationFigures:

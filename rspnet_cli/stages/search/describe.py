@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rspnet_cli.config import ExportConfig, ExtractConfig
-from rspnet_cli.devices import num_cpus
+from rspnet_cli.devices import num_cpus, warn_of_emulated_bf16
 from rspnet_cli.errors import InputError, RspnetError
 from rspnet_cli.evaluation.open_features import STATISTICS
 from rspnet_cli.evaluation.search import Described
@@ -22,9 +22,10 @@ from rspnet_cli.manifest import ENCODER_STAGES, Manifest, checked_artifact
 from rspnet_cli.progress import Reporter
 from rspnet_cli.settings import validated
 from rspnet_cli.stages.search.queries import Query
-from rspnet_cli.videos.extraction import FRAMES_FOLDER, Failed, StoredFiles, StoreLayout, StoreTask, settings_of, store_settings
+from rspnet_cli.videos.extraction import FRAMES_FOLDER, StoredFiles, StoreLayout, settings_of, store_settings
 from rspnet_cli.videos.frame_files import NoFrames, frame_files
 from rspnet_cli.videos.pool import WorkerPool
+from rspnet_cli.videos.tasks import Failed, StoreTask
 
 if TYPE_CHECKING:
     from rspnet_cli.encoder.load import PretrainedEncoder
@@ -79,7 +80,7 @@ def describe_files(
     with temporary_folder("rspnet-search-") as folder, ThreadPoolExecutor(1) as aside:
         (folder / FRAMES_FOLDER).mkdir()
         # Importing torch takes as long as decoding some videos.
-        encoder = aside.submit(_load, makers, device)
+        encoder = aside.submit(_load, makers, device, report)
         num_workers = min(workers or num_cpus(), len(queries))
         with WorkerPool(store_video, num_workers=num_workers, timeout_s=makers.extraction.video_timeout_s) as pool:
             outcomes = pool.outcomes(_tasks(queries, makers.extraction, folder))
@@ -116,13 +117,14 @@ def _num_frames(source: Path) -> int | None:
         return 1  # any number: whoever opens it says why
 
 
-def _load(makers: Makers, device: str) -> PretrainedEncoder:
+def _load(makers: Makers, device: str, report: Reporter) -> PretrainedEncoder:
     """The encoder as it was when it described the set. Raises InputError."""
     from rspnet_cli.encoder.load import load_encoder
     from rspnet_cli.evaluation.encoding import read_statistics
 
     config, export = makers.config, makers.export
     encoder = load_encoder(makers.trained.path, device=device, checkpoint="initial" if config.random_init else config.checkpoint)
+    warn_of_emulated_bf16(config.precision, encoder.device, report, advice="search features that were exported with --precision fp32")
     if config.reestimate_bn:
         read_statistics(checked_artifact(export, STATISTICS), encoder, advice=export.advice)
     return encoder
@@ -133,7 +135,7 @@ def _describe(encoder: PretrainedEncoder, config: ExportConfig, video: StoredFil
     from rspnet_cli.evaluation.encoding import clip_features, clips_of, input_of, video_features
     from rspnet_cli.evaluation.features import describe_videos
 
-    clips = clips_of(encoder, video, config.clips)[0]
+    clips = clips_of(encoder, video, config.clips).read(0)
     if isinstance(clips, RspnetError):
         return f"cannot be read back: {clips}"
     forward = partial(clip_features, encoder, config)

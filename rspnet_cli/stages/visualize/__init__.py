@@ -94,7 +94,7 @@ def _encoder_facts(trained: Manifest, checkpoint: str) -> dict[str, Any]:
 @torch.no_grad()
 def _clips_with_maps(encoder: PretrainedEncoder, video: ChosenVideo, size: int, count: int) -> list[ShownClip] | str:
     """The clips of a video, each with its maps A and M; or why it cannot be shown, in words that follow its name."""
-    read = clips_of(encoder, video.table, count)[video.row]
+    read = clips_of(encoder, video.table, count).read(video.row)
     if isinstance(read, RspnetError):
         return f"cannot be read back: {read}"
     pixels = read.frames.to(encoder.device).permute(3, 0, 1, 2)[None]  # (1, 3, U, h, w)

@@ -22,10 +22,11 @@ from rspnet_cli.report.choose import balanced
 from rspnet_cli.settings import nearest
 from rspnet_cli.tables import plain_text
 from rspnet_cli.videos.extract_video import store_video
-from rspnet_cli.videos.extraction import Failed, StoredFiles, StoreLayout, StoreTask, settings_of, store_settings
+from rspnet_cli.videos.extraction import StoredFiles, StoreLayout, settings_of, store_settings
 from rspnet_cli.videos.frames import FramesTable, frames_of, read_frames
 from rspnet_cli.videos.ids import make_ids
 from rspnet_cli.videos.pool import WorkerPool
+from rspnet_cli.videos.tasks import Failed, StoreTask
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def chosen_videos(
     ids = table.ids if table is not None else []
     if table is not None and not typed:
         rows = balanced(labelled_videos(table).label, config.count, config.seed).tolist()
-        yield [ChosenVideo(ids[row], ids[row], table, row) for row in rows]
+        yield [ChosenVideo(ids[row], ids[row], table.files, row) for row in rows]
         return
     wanted: dict[str | Path | NotShown, None] = {}  # ids, files and failures, each once
     for text in typed:
@@ -82,7 +83,7 @@ def chosen_videos(
                 made, told = stored[item], plain_text(str(item))
                 chosen.append(NotShown(told, made.reason) if isinstance(made, Failed) else ChosenVideo(names[item], told, made, 0))
             elif table is not None:
-                chosen.append(ChosenVideo(item, item, table, ids.index(item)))
+                chosen.append(ChosenVideo(item, item, table.files, ids.index(item)))
         yield chosen
 
 
