@@ -13,13 +13,13 @@ import torch
 import rspnet_cli
 from rspnet_cli import load_encoder
 from rspnet_cli.clips import augment
-from rspnet_cli.clips.crops import Crop, pack
 from rspnet_cli.clips.draws import ClipDraw
 from rspnet_cli.config import PretrainConfig
 from rspnet_cli.encoder import load
 from rspnet_cli.encoder.load import preprocess
 from rspnet_cli.errors import InputError
 from rspnet_cli.settings import validated
+from tests.crops import Crop, pack
 from tests.pretrained import SMALL, arrays, make_encoder, make_pretrain
 
 
