@@ -2,12 +2,13 @@
 
 Work: clips of 40 frames, random crops of 128 x 170 pixels resized to 112 x 112, the published grayscale, jitter, flip and normalisation.
 The plain loop takes our draws, and must give our clips before anything is timed. kornia draws its own, of the same distributions, and
-cuts its crops out of whole frames itself.
+cuts its crops out of whole frames itself. On a GPU, where both find their bytes, ours also makes RGB of YUV planes, and the plain loop gets
+RGB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import numpy as np
@@ -15,11 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rspnet_cli.clips.augment import augment
-from rspnet_cli.clips.crops import Crop, Crops, pack
+from rspnet_cli.clips.augment import Augmentation
+from rspnet_cli.clips.crops import Crops
 from rspnet_cli.clips.draws import BRIGHTNESS, CONTRAST, SATURATION, ClipDraw, clip_rng, draw_clip
 from rspnet_cli.config import MEAN, STD, AugmentConfig
+from rspnet_cli.stages.bench.clock import device_name
+from rspnet_cli.videos.planes import Box, Planes
 from tests.benchmarks.comparison import Row, cpu_seconds, peer, rates
+from tests.crops import Crop, pack
 
 FRAMES, HEIGHT, WIDTH, SIZE = 40, 128, 170, 112
 BATCHES, BATCH = 4, 4  # on a CPU: the batch of the measured training step, several for the variety of draws
@@ -31,7 +35,7 @@ def measure() -> list[Row]:
     """Rows for one CPU thread, and for a GPU where there is one."""
     rows = _on_cpu()
     if torch.cuda.is_available():
-        rows += _on_gpu()
+        rows += on_gpu(torch.device("cuda"))
     else:
         print("augmentation: no CUDA device here, so the batch-wide path is not measured")
     return rows
@@ -41,8 +45,12 @@ def _on_cpu() -> list[Row]:
     torch.set_num_threads(1)
     cpu = torch.device("cpu")
     batches = [_crops(BATCH, first=BATCH * number) for number in range(BATCHES)]
-    _check_equal(batches, cpu)
-    contenders = {"ours": _ours(batches, cpu), "plain loop per clip": _plain(batches, cpu)}
+    augmentation = Augmentation(SIZE, False, CONFIG.order, cpu)
+    _check_equal(augmentation(batches[0]), _plain_batch(_arrays(batches[0], cpu), batches[0].draws))
+    contenders = {
+        "ours": lambda: [augmentation(crops) for crops in batches],
+        "plain loop per clip": lambda: [_plain_batch(_arrays(crops, cpu), crops.draws) for crops in batches],
+    }
     kornia = peer("kornia")
     if kornia is None:
         print("augmentation: kornia is not installed, left out")
@@ -57,66 +65,70 @@ def _on_cpu() -> list[Row]:
     ]
 
 
-def _on_gpu() -> list[Row]:
-    cuda = torch.device("cuda")
-    batches = [_crops(GPU_BATCH).pin_memory()]
-    _check_equal(batches, cuda)
+def on_gpu(device: torch.device, *, batch: int = GPU_BATCH, frames: int = FRAMES, repeats: int = 20) -> list[Row]:
+    """Rows for the compiled whole batch, against itself an operation at a time and against the loop over clips."""
+    crops = _planes(batch, frames)
+    fused, by_operation = (Augmentation(SIZE, False, CONFIG.order, device, fused=compiled) for compiled in (True, False))
+    arrays, there = _arrays(crops, device), fused.ready(crops)
+    _check_equal(fused(there), _plain_batch(arrays, crops.draws))
 
     def waited(run: Callable[[], object]) -> Callable[[], None]:
         def step() -> None:
             run()
-            torch.cuda.synchronize()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
 
         return step
 
-    found = rates({"ours": waited(_ours(batches, cuda)), "plain": waited(_plain(batches, cuda))}, amount=GPU_BATCH, repeats=20)
-    what = f"batch of {GPU_BATCH}, {FRAMES} frames, crops of {HEIGHT}x{WIDTH} to {SIZE}x{SIZE}, {torch.cuda.get_device_name()}"
-    return [Row("augmentation", what, "clips/s", found["ours"], "plain loop per clip", found["plain"])]
+    contenders = {
+        "ours": waited(lambda: fused(there)),
+        "ours, an operation at a time": waited(lambda: by_operation(there)),
+        "plain loop per clip": waited(lambda: _plain_batch(arrays, crops.draws)),
+    }
+    found = rates(contenders, amount=batch, repeats=repeats)
+    what = f"batch of {batch}, {frames} frames, crops of {HEIGHT}x{WIDTH} to {SIZE}x{SIZE}, {device_name(device)}"
+    return [Row("augmentation", what, "clips/s", found["ours"], name, found[name]) for name in contenders if name != "ours"]
 
 
 def _crops(count: int, first: int = 0) -> Crops:
-    """A batch as the loader hands it over, of noise: every colour, and neighbours that differ."""
-    draws = tuple(draw_clip(HEIGHT, WIDTH, CONFIG, clip_rng(0, 0, first + video, 0)) for video in range(count))
+    """A batch as the loader hands it over on a CPU, of noise: every colour, and neighbours that differ."""
     rng = np.random.default_rng(0)
-    return pack([Crop(rng.integers(0, 256, (FRAMES, *draw.box[2:], 3), np.uint8), np.arange(FRAMES), draw) for draw in draws])
+    clips = [rng.integers(0, 256, (FRAMES, *draw.box[2:], 3), np.uint8) for draw in _draws(count, first)]
+    return pack([Crop(clip, np.arange(FRAMES), draw) for clip, draw in zip(clips, _draws(count, first), strict=True)])
 
 
-def _check_equal(batches: list[Crops], device: torch.device) -> None:
-    """Both give the same clips, within 1/255 of the range of a colour."""
-    plain, std = _plain_batch(batches[0], device), torch.tensor(STD, device=device).view(3, 1, 1, 1)
-    for ours, theirs in zip(_augmented(batches[0], device), plain, strict=True):
-        difference = ((ours - theirs) * std).abs().max()
-        assert difference <= 1 / 255, f"the plain loop's clips differ from ours by {difference:.1e}"
+def _planes(count: int, frames: int) -> Crops:
+    """The same beside a GPU."""
+    rng, clips = np.random.default_rng(0), []
+    for draw in _draws(count, 0):
+        planes = Planes.empty(frames, Box(*draw.box).even)
+        for part in (planes.luma, planes.chroma):
+            part[...] = rng.integers(0, 256, part.shape, np.uint8)
+        clips.append(Crop(planes, np.arange(frames), draw))
+    return pack(clips, [False] * count)
 
 
-def _ours(batches: list[Crops], device: torch.device) -> Callable[[], None]:
-    def run() -> None:
-        for crops in batches:
-            _augmented(crops, device)
-
-    return run
+def _draws(count: int, first: int) -> tuple[ClipDraw, ...]:
+    return tuple(draw_clip(HEIGHT, WIDTH, CONFIG, clip_rng(0, 0, first + video, 0)) for video in range(count))
 
 
-def _plain(batches: list[Crops], device: torch.device) -> Callable[[], None]:
-    def run() -> None:
-        for crops in batches:
-            _plain_batch(crops, device)
+def _arrays(crops: Crops, device: torch.device) -> list[Tensor]:
+    """The crops as RGB, each (T, h, w, 3) uint8 on a device."""
+    return [crop.to(device) for crop in crops.unpacked()]
 
-    return run
+
+def _check_equal(clips: Tensor, plain: Tensor) -> None:
+    """Both are the same clips, within 1/255 of the range of a colour."""
+    difference = ((clips - plain) * torch.tensor(STD, device=clips.device).view(3, 1, 1, 1)).abs().max()
+    assert difference <= 1 / 255, f"the plain loop's clips differ from ours by {difference:.1e}"
+
+
+# The published augmentation written straight down: clip by clip, everything at once, each operation as it is defined.
 
 
 @torch.inference_mode()
-def _augmented(crops: Crops, device: torch.device) -> Tensor:
-    return augment(crops, size=SIZE, antialias=False, order=CONFIG.order, device=device)
-
-
-# The plain loop: one clip after the other, all its frames at once, each operation as it is defined.
-
-
-@torch.inference_mode()
-def _plain_batch(crops: Crops, device: torch.device) -> Tensor:
-    parts = zip(crops.unpacked(), crops.draws, strict=True)
-    return torch.stack([_plain_clip(crop.to(device, non_blocking=True), draw) for crop, draw in parts])
+def _plain_batch(clips: list[Tensor], draws: Sequence[ClipDraw]) -> Tensor:
+    return torch.stack([_plain_clip(clip, draw) for clip, draw in zip(clips, draws, strict=True)])
 
 
 def _plain_clip(crop: Tensor, draw: ClipDraw) -> Tensor:
