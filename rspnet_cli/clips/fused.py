@@ -29,7 +29,7 @@ _KINDS = {GRAYSCALE: "g", BRIGHTNESS: "a", SATURATION: "a", HUE: "h", CONTRAST: 
 _UNCHANGED = {"g": (1.0, 0.0), "a": (1.0, 0.0), "h": hue_sources(0.0), "c": (1.0,)}
 # Columns of the factors before those of the places: how planes become RGB.
 _LEVELS = 6
-_SIDE = math.exp(-1 / (2 * 1.5**2)) / (1 + 2 * math.exp(-1 / (2 * 1.5**2)))  # the outer two of three Gaussian weights, sigma 1.5
+_SIDE = 1 / (2 + math.exp(1 / (2 * 1.5**2)))  # the outer two of three Gaussian weights, sigma 1.5
 
 
 def tables_of(crops: Crops, *, size: int, order: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -198,7 +198,7 @@ def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     import torch._inductor.config
 
     wanted = {
-        # The channels are written to their places at once, not joined by another kernel.
+        # The channels are written to their places at once; where torch has no such setting, another kernel joins them.
         "max_pointwise_cat_inputs": 0,
         "max_complex_pointwise_cat_inputs": 0,
         # The tables are made here, and without a compiler every index is checked.

@@ -136,5 +136,5 @@ def test_on_a_gpu_a_batch_takes_few_kernels_and_no_copy(order: str, most: int, c
         torch.cuda.synchronize()
     there = [event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA]
     on_gpu = [event.name for event in there if not getattr(event, "is_user_annotation", False)]
-    # Versions of torch before 2.13 join the channels by a kernel of its own.
+    # Older versions of torch join the channels by another one.
     assert 0 < len(on_gpu) <= most + 1, on_gpu
