@@ -1,8 +1,10 @@
-"""Which device and precision a run uses."""
+"""Which device and precision a run uses, and how data and settings get there."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rspnet_cli import distributed
@@ -70,6 +72,13 @@ def warn_of_emulated_bf16(precision: str, device: torch.device, report: Reporter
         report.warn_once(f"this {kind} has no instructions for bfloat16, in which it {slower}: {advice}.")
 
 
+def clip_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What clips are given to the network as: on a GPU the type it computes in, to which autocast would round them all the same."""
+    import torch
+
+    return torch.bfloat16 if precision == "bf16" and device.type == "cuda" else torch.float32
+
+
 def search_device(wanted: str, multiplications: float) -> str:
     """ "cpu" (numpy), or the torch device to search features on. auto stays on the CPU for what it does in seconds."""
     if wanted == "cpu" or (wanted == "auto" and multiplications < GPU_MULTIPLICATIONS):
@@ -77,8 +86,48 @@ def search_device(wanted: str, multiplications: float) -> str:
     return str(resolve_device(wanted))
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on a device. To a GPU it travels from page-locked memory, in turn on the current stream: the host waits for nothing.
+
+    From any other memory a copy to a GPU is waited for, `non_blocking` or not: every small tensor that a step needs goes this way.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """In the block a GPU multiplies float32 matrices as such, also where somebody allowed TF32, whose 11 bits are 1/1000 of a colour."""
+    import torch
+
+    wanted = torch.backends.cuda.matmul.fp32_precision
+    if wanted != "tf32":
+        yield
+        return
+    try:
+        legacy = torch.get_float32_matmul_precision()
+    except RuntimeError:  # allowed by the newer of torch's two settings, which the older cannot tell
+        legacy = None
+    torch.set_float32_matmul_precision("highest")  # both: they may not contradict each other while something is multiplied
+    try:
+        yield
+    finally:
+        if legacy is None:
+            torch.backends.cuda.matmul.fp32_precision = wanted
+        else:
+            torch.set_float32_matmul_precision(legacy)
+
+
 def check_compiler(device: torch.device) -> None:
-    """Let torch.compile make something tiny (a few seconds). Raises InputError where it cannot: then nothing has been begun yet."""
+    """Raise InputError where torch.compile does not work for a device: then nothing has been begun yet."""
+    fault = compiler_fault(device)
+    if fault:
+        raise InputError(f"{fault}, or leave --compile and run.compile out.")
+
+
+def compiler_fault(device: torch.device) -> str:
+    """What keeps torch.compile from making something tiny, which takes a few seconds, and what to install; empty where nothing does."""
     import torch
 
     try:
@@ -86,9 +135,16 @@ def check_compiler(device: torch.device) -> None:
     except Exception as error:  # each of the compiler's parts has classes of its own
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         needs = "triton and a C compiler (gcc)" if device.type == "cuda" else "a C++ compiler (g++ or clang++; CXX names another)"
-        raise InputError(
-            f"torch.compile does not work here ({reason}): install {needs}, or leave --compile and run.compile out."
-        ) from error
+        return f"torch.compile does not work here ({reason}): install {needs}"
+    return ""
+
+
+def tune_convolutions(device: torch.device) -> None:
+    """Let cuDNN time its algorithms once for every shape, and keep the fastest: the steps of a training are all of one shape."""
+    import torch
+
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
 
 
 def default_workers(device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""Colour, flip and normalisation of resized clips: one clip in chunks that stay in a CPU's cache, or a whole batch in few kernels on a GPU.
+"""Colour, flip and normalisation of resized clips: one clip in chunks that stay in a CPU's cache, or a batch, operation by operation.
 
 Both go through the same operations, on clips (n, C, F, S, S) float32 in [0, 1]; C is 1 instead of 3 where a clip is known to be grey.
 Each operation is clamped to [0, 1] on its own, as published, which is why neighbouring ones are not merged into one affine map.
@@ -14,15 +14,16 @@ from torch import Tensor
 
 from rspnet_cli.clips.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, ClipDraw
 from rspnet_cli.config import MEAN, STD
+from rspnet_cli.devices import to_device
 
 # Steps beside the colour operations of draws.py.
-_GRAYSCALE, _BLUR, _FLIP = range(4, 7)
+GRAYSCALE, _BLUR, _FLIP = range(4, 7)
 
-_GREY = (0.2989, 0.587, 0.114)
+GREY = (0.2989, 0.587, 0.114)
 
 # Normalisation as one multiplication and addition.
-_SCALE = tuple(1 / std for std in STD)
-_SHIFT = tuple(-mean / std for mean, std in zip(MEAN, STD, strict=True))
+SCALE = tuple(1 / std for std in STD)
+SHIFT = tuple(-mean / std for mean, std in zip(MEAN, STD, strict=True))
 
 
 def frames_per_chunk(size: int) -> int:
@@ -35,7 +36,7 @@ def colour(chunks: Iterable[Tensor], draw: ClipDraw, order: str, *, out: Tensor)
 
     chunks: the clip's frames in turn, each chunk (3, f, S, S) float32 in [0, 1], in memory of its own, which is overwritten.
     """
-    steps = [step for step in _steps(draw, order) if step is not None]
+    steps = [step for step in steps_of(draw, order) if step is not None] + [_FLIP] * draw.flip
     factors = _factors([draw])
     parts: Iterable[Tensor] = (chunk[None] for chunk in chunks)  # each (1, C, f, S, S)
     pivot = None
@@ -49,21 +50,21 @@ def colour(chunks: Iterable[Tensor], draw: ClipDraw, order: str, *, out: Tensor)
         (frames,) = _changed(part, steps, factors, pivot)  # (C, f, S, S)
         stop = start + frames.shape[1]
         # Channel by channel: of (f, S, S, 3) in memory the three channels would become the innermost loop, at half the speed.
-        for channel, shift, scale, target in zip(frames.expand(3, -1, -1, -1), _SHIFT, _SCALE, out[:, start:stop], strict=True):
+        for channel, shift, scale, target in zip(frames.expand(3, -1, -1, -1), SHIFT, SCALE, out[:, start:stop], strict=True):
             torch.add(shift, channel, alpha=scale, out=target)
         start = stop
 
 
 def colour_batch(clips: Tensor, draws: Sequence[ClipDraw], order: str, *, out: Tensor) -> None:
-    """Write the augmented, normalised clips to `out`; clips, out: (B, 3, F, S, S), clips float32 in [0, 1], which are overwritten.
+    """Write the augmented, normalised clips to `out`: clips (B, 3, F, S, S) float32 in [0, 1], flipped already, which are overwritten.
 
     Clips whose turn it is for the same operation go through it together. Which they are is known on the host: no device is waited for.
     """
     groups: list[tuple[int, list[int]]] = []
-    for position in zip(*(_steps(draw, order) for draw in draws), strict=True):
+    for position in zip(*(steps_of(draw, order) for draw in draws), strict=True):
         groups += [(step, [row for row, own in enumerate(position) if own == step]) for step in sorted({*position} - {None})]
-    rows = torch.tensor([row for _, chosen in groups for row in chosen], dtype=torch.int64).to(clips.device, non_blocking=True)
-    factors = _factors(draws).to(clips.device, non_blocking=True)
+    rows = to_device(torch.tensor([row for _, chosen in groups for row in chosen], dtype=torch.int64), clips.device)
+    factors = to_device(_factors(draws), clips.device)
     for (step, chosen), index in zip(groups, torch.split(rows, [len(chosen) for _, chosen in groups]), strict=True):
         everyone = len(chosen) == len(clips)
         picked = clips if everyone else clips.index_select(0, index)
@@ -71,17 +72,15 @@ def colour_batch(clips: Tensor, draws: Sequence[ClipDraw], order: str, *, out: T
         changed = _changed(picked, [step], factors if everyone else factors.index_select(0, index), pivot)
         if changed is not clips:
             clips.index_copy_(0, index, changed.expand(-1, 3, -1, -1, -1))
-    shift, scale = (torch.tensor(values).view(3, 1, 1, 1).to(clips.device, non_blocking=True) for values in (_SHIFT, _SCALE))
+    shift, scale = (to_device(torch.tensor(values).view(3, 1, 1, 1), clips.device) for values in (SHIFT, SCALE))
     torch.addcmul(shift, clips, scale, out=out)
 
 
-def _steps(draw: ClipDraw, order: str) -> tuple[int | None, ...]:
-    """What happens to a clip, in turn; None where a step that other clips take at this position is left out."""
+def steps_of(draw: ClipDraw, order: str) -> tuple[int | None, ...]:
+    """What happens to a clip before its flip, in turn; None where a step that other clips take at this position is left out."""
     jitter = draw.ops + (None,) * (4 - len(draw.ops))
-    grayscale, blur, flip = (
-        step if chosen else None for step, chosen in ((_GRAYSCALE, draw.grayscale), (_BLUR, draw.blur), (_FLIP, draw.flip))
-    )
-    return (grayscale, *jitter, flip) if order == "reference" else (*jitter, grayscale, blur, flip)
+    grayscale, blur = (step if chosen else None for step, chosen in ((GRAYSCALE, draw.grayscale), (_BLUR, draw.blur)))
+    return (grayscale, *jitter) if order == "reference" else (*jitter, grayscale, blur)
 
 
 # Where an operation's factors stand in a row of _factors.
@@ -89,12 +88,15 @@ _COLUMNS = {BRIGHTNESS: slice(0, 1), CONTRAST: slice(1, 2), SATURATION: slice(2,
 
 
 def _factors(draws: Sequence[ClipDraw]) -> Tensor:
-    """The factors of n clips, (n, 6) float32: brightness, contrast, saturation, and of each channel the hue it gets its value from.
+    """The factors of n clips, (n, 6) float32: brightness, contrast, saturation, and of each channel the hue it gets its value from."""
+    return torch.tensor([(*draw.factors[:3], *hue_sources(draw.factors[HUE])) for draw in draws], dtype=torch.float32)
 
-    That is: where a channel's own hue (0, 2, 4 sixths of a turn for red, green, blue) was before the shift, negated, within [-3, 3].
-    """
-    rows = [(*draw.factors[:3], *((6 * draw.factors[HUE] - own + 3) % 6 - 3 for own in (0, 2, 4))) for draw in draws]
-    return torch.tensor(rows, dtype=torch.float32)
+
+def hue_sources(shift: float) -> tuple[float, float, float]:
+    """Of red, green and blue the hue they get their value from: their own (0, 2, 4 sixths of a turn) before a shift by so many turns,
+    negated, within [-3, 3]."""
+    red, green, blue = ((6 * shift - own + 3) % 6 - 3 for own in (0, 2, 4))
+    return red, green, blue
 
 
 def _changed(clips: Tensor, steps: Sequence[int], factors: Tensor, pivot: Tensor | None = None) -> Tensor:
@@ -103,7 +105,7 @@ def _changed(clips: Tensor, steps: Sequence[int], factors: Tensor, pivot: Tensor
     factors: (n, 6), of _factors. pivot: (n, 1, 1, 1, 1) the clips' mean grey, for contrast.
     """
     for step in steps:
-        if step == _GRAYSCALE:
+        if step == GRAYSCALE:
             clips = _grey(clips)
         elif step == _BLUR:
             clips = _gaussian_blur(clips)
@@ -126,7 +128,7 @@ def _changed(clips: Tensor, steps: Sequence[int], factors: Tensor, pivot: Tensor
 def _grey(clips: Tensor) -> Tensor:
     """Luma of (n, C, f, S, S): (n, 1, f, S, S)."""
     red, green, blue = torch.split(clips.expand(-1, 3, -1, -1, -1), 1, 1)
-    return (red * _GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
+    return (red * GREY[0]).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2])
 
 
 def _mean_grey(chunks: Sequence[Tensor]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from rspnet_cli.clips.draws import ClipDraw
 from rspnet_cli.clips.slots import Room
 from rspnet_cli.clips.yuv import rgb_of_planes
-from rspnet_cli.timing import timed
+from rspnet_cli.devices import to_device
 from rspnet_cli.videos.planes import Box, Pixels, Planes
 
 
@@ -39,6 +39,8 @@ class Crops:
     """(B, F) int64, ascending: which frames of the clip's span these are."""
     full_range: tuple[bool, ...] | None = None
     """(B,) of planes: their range. None: RGB."""
+    tables: tuple[Tensor, ...] = ()
+    """What `fused.whole_batch` is told of the clips; empty until that is known to be wanted."""
 
     @property
     def num_frames(self) -> int:
@@ -49,6 +51,12 @@ class Crops:
     def starts(self) -> tuple[tuple[int, int], ...]:
         """Where each crop begins in what `padded` makes of it: 0 or 1 lines from the top, pixels from the left."""
         return tuple((0, 0) if self.full_range is None else _box(draw).in_even[:2] for draw in self.draws)
+
+    @property
+    def first_rows(self) -> np.ndarray:
+        """(B, F): the row of `pixels` with which each frame begins."""
+        heights = np.array(self._heights())[:, None]
+        return np.cumsum(heights * self.num_frames, 0) - heights * np.arange(self.num_frames, 0, -1)
 
     def unpacked(self) -> list[Tensor]:
         """The crops, each (F, h, w, 3) uint8 RGB; views, unless they are made of planes."""
@@ -68,22 +76,27 @@ class Crops:
     def padded(self, device: torch.device) -> Tensor:
         """All crops on a device, (B, 3, F, H, W) float32 RGB, whole, 0 to 255: each begins at `starts`, and around it lies anything."""
         heights = self._heights()
-        longest, frames = max(heights), np.arange(self.num_frames)
-        begin = np.cumsum([0, *(self.num_frames * height for height in heights[:-1])])
+        first, last = to_device(torch.from_numpy(self.first_rows), device), to_device(torch.tensor(heights) - 1, device)
         # Which row is line (or pair) y of frame f of crop b; below a crop its last one again.
-        inside = np.minimum(np.arange(longest), np.array(heights)[:, None] - 1)  # (B, H)
-        rows = (begin[:, None] + np.array(heights)[:, None] * frames)[:, :, None] + inside[:, None]  # (B, F, H)
-        index = torch.from_numpy(rows.ravel()).to(device, non_blocking=True)
-        with timed("transfer"):
-            moved = self.pixels.to(device, non_blocking=True)
-        pixels = moved.index_select(0, index).view(*rows.shape, -1)  # (B, F, H, 3 W)
+        inside = torch.minimum(torch.arange(max(heights), device=device), last[:, None])  # (B, H)
+        rows = first[:, :, None] + inside[:, None]  # (B, F, H)
+        pixels = to_device(self.pixels, device).index_select(0, rows.flatten()).view(*rows.shape, -1)  # (B, F, H, 3 W)
         if self.full_range is None:
             return pixels.view(*rows.shape, -1, 3).permute(0, 4, 1, 2, 3).float()
         return self._rgb(pixels, self.full_range)
 
     def pin_memory(self) -> Crops:
         """The same in page-locked memory, from where it is copied to a GPU without waiting."""
-        return replace(self, pixels=self.pixels.pin_memory())
+        return self._with(Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> Crops:
+        """The same with its tensors on a device."""
+        return self._with(lambda tensor: to_device(tensor, device))
+
+    def _with(self, made: Callable[[Tensor], Tensor]) -> Crops:
+        """The same with every tensor replaced by what is made of it."""
+        tables = tuple(made(table) for table in self.tables)
+        return replace(self, pixels=made(self.pixels), offsets=made(self.offsets), tables=tables)
 
     def _heights(self) -> list[int]:
         """Rows of a frame of each crop."""

@@ -44,7 +44,7 @@ class ClipBatch:
 
     def pin_memory(self) -> ClipBatch:
         """The batch in page-locked memory (called by the DataLoader)."""
-        return ClipBatch(tuple(crops.pin_memory() for crops in self.clips), self.videos)
+        return ClipBatch(tuple(crops.pin_memory() for crops in self.clips), self.videos.pin_memory())
 
 
 class Request(NamedTuple):

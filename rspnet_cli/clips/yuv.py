@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rspnet_cli.devices import to_device
+
 # Kr, Kg, Kb of BT.601: luma = 0.299 R + 0.587 G + 0.114 B.
 _RED, _GREEN, _BLUE = 0.299, 0.587, 0.114
 # swscale multiplies in 16 bits and rounds every product down: its coefficients are multiples of 2^-13. A product of one with a byte has
@@ -20,7 +22,7 @@ def rgb_of_planes(luma: Tensor, chroma: Tensor, full_range: Sequence[bool]) -> T
     full_range: (B,). A chroma sample is that of its four pixels, as swscale has it: nothing is interpolated.
     """
     batch, frames, pairs, _, width = luma.shape
-    weights = torch.tensor([_coefficients(full) for full in full_range]).to(luma.device, non_blocking=True)  # (B, 6)
+    weights = to_device(torch.tensor([coefficients(full) for full in full_range]), luma.device)  # (B, 6)
     black, gain, own, green = (part.view(batch, 1, 1, -1, 1) for part in torch.split(weights, [1, 1, 2, 2], 1))
     light = (luma - black).mul_(gain).floor_().view(batch, frames, pairs, 2, width // 2, 2)
     away = chroma - 128.0
@@ -33,7 +35,7 @@ def rgb_of_planes(luma: Tensor, chroma: Tensor, full_range: Sequence[bool]) -> T
     return rgb.clamp_(0, 255).view(batch, 3, frames, 2 * pairs, width)
 
 
-def _coefficients(full_range: bool) -> tuple[float, ...]:
+def coefficients(full_range: bool) -> tuple[float, ...]:
     """Luma of black, gain of luma; per chroma level from 128: blue by U, red by V, green by U, green by V."""
     luma, chroma = (1.0, 1.0) if full_range else (255 / 219, 255 / 224)
     blue, red = 2 * (1 - _BLUE) * chroma, 2 * (1 - _RED) * chroma

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rspnet_cli import distributed
+from rspnet_cli.devices import to_device
 from rspnet_cli.encoder.batch_norm import frozen_statistics
 from rspnet_cli.encoder.encoder import Encoder
 
@@ -61,7 +62,7 @@ class MoCo(nn.Module):
         ranks = distributed.world_size()
         if ranks * self.bn_splits == 1:
             return self.key.project(clips)
-        order = torch.from_numpy(shuffle).to(clips.device, non_blocking=True)
+        order = to_device(torch.from_numpy(shuffle), clips.device)
         mine = slice(distributed.rank() * len(clips), (distributed.rank() + 1) * len(clips))
         shuffled = distributed.all_gather_rows(clips)[order[mine]]
         back = torch.argsort(order)[mine]

@@ -18,7 +18,7 @@ from rspnet_cli.stage import Stage, begin_stage
 from rspnet_cli.tables import METRICS, PRETRAIN_VIDEOS, TIMINGS, csv_bytes
 from rspnet_cli.tensors import write_tensors
 from rspnet_cli.training.checkpoint import Checkpoints, state_arrays
-from rspnet_cli.training.fit import prepare_compiling, resolve, warn_of_accumulation
+from rspnet_cli.training.fit import compiles_augmentation, prepare_compiling, resolve, warn_of_accumulation
 from rspnet_cli.training.loop import train
 from rspnet_cli.training.objective import Figures
 from rspnet_cli.training.optimiser import build_optimizer
@@ -70,6 +70,9 @@ def _train(
         write_tensors(stage.work / "initial.safetensors", state_arrays(moco.query), {})
     moco = ready_to_train(moco, config, device)
     clips = PairedClips(config, table, rows, device)
+    fused = compiles_augmentation("pretrain", device, report)
+    if fused:
+        clips.compile()
     step = pretraining_step(moco, clips)
     optimizer = build_optimizer(optim, moco.query)
     steps_to_fill = config.moco.queue_size // optim.batch_size
@@ -92,7 +95,7 @@ def _train(
         best_from_epoch=full_from if optim.best_from == "full_queue" else 0,
         shown=("loss", "avid_top1", "rsp_accuracy"),
         extra=lambda steps: {"queue_filled": min(1.0, steps / steps_to_fill)},
-        compiled=run.compile,
+        compiled=run.compile or fused,
         hint=" On a CPU, `--recipe small-cpu` is made for less time." if device.type == "cpu" else "",
         tracker=run.tracker,
         settings=stage.config,

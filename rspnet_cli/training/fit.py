@@ -8,7 +8,7 @@ import torch
 from rspnet_cli import distributed
 from rspnet_cli.config import PretrainConfig, RunConfig
 from rspnet_cli.config.training import OptimSection
-from rspnet_cli.devices import check_compiler, default_workers, resolve_precision
+from rspnet_cli.devices import check_compiler, compiler_fault, default_workers, resolve_precision
 from rspnet_cli.errors import InputError
 from rspnet_cli.progress import Reporter
 from rspnet_cli.training.trackers import resolved_tracker
@@ -84,6 +84,18 @@ def prepare_compiling(stage: str, device: torch.device, report: Reporter) -> Non
     """Announce what torch.compile takes, and check that it works here. Raises InputError."""
     report.info(f"{stage}: compiling, which makes the first pass last a minute or more.")
     check_compiler(device)
+
+
+def compiles_augmentation(stage: str, device: torch.device, report: Reporter) -> bool:
+    """Whether a training's clips are augmented in few kernels: on a GPU where torch.compile works, as is said, or what keeps it from it."""
+    if device.type != "cuda":
+        return False
+    fault = compiler_fault(device)
+    if fault:
+        report.warn(f"{fault}; till then augmentation needs more of the GPU's time.")
+    else:
+        report.info(f"{stage}: augmentation is compiled, which makes the first step last longer.")
+    return not fault
 
 
 def warn_of_looped(table: FramesTable, rows: np.ndarray, needed: int, report: Reporter) -> None:

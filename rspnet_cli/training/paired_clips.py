@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from rspnet_cli import distributed
-from rspnet_cli.clips.augment import augment
+from rspnet_cli.clips.augment import Augmentation
 from rspnet_cli.clips.crops import Crops, planes_on
 from rspnet_cli.clips.dataset import PREFETCH_BATCHES, BatchOrder, ClipBatch, ClipPairs, Request, batches
 from rspnet_cli.clips.draws import StepDraw, draw_step
+from rspnet_cli.clips.prefetch import prefetched
 from rspnet_cli.config import DataConfig, PretrainConfig
+from rspnet_cli.devices import clip_dtype, to_device
 from rspnet_cli.errors import InputError
 from rspnet_cli.timing import timed
 from rspnet_cli.training.step import LoadedClips
@@ -24,7 +27,14 @@ class PairedClips:
 
     def __init__(self, config: PretrainConfig, table: FramesTable, rows: np.ndarray, device: torch.device) -> None:
         self.config, self.rows, self.device = config, rows, device
+        clip = config.clip
+        dtype = clip_dtype(config.run.precision, device)
+        self.augmentation = Augmentation(clip.size, clip.antialias, config.augment.order, device, dtype=dtype)
         self._dataset = ClipPairs(table.files, config.clip, config.augment, seed=config.run.seed, planes=planes_on(device))
+
+    def compile(self) -> None:
+        """Augment in few kernels from now on (see `compiles_augmentation`)."""
+        self.augmentation = replace(self.augmentation, fused=True)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -51,8 +61,8 @@ class PairedClips:
         )
 
     def batches(self, start: tuple[int, int]) -> Generator[ClipBatch]:
-        """The batches from (epoch, step) on."""
-        return self.load(self.order(start))
+        """The batches from (epoch, step) on, on the device: one travels there while the one before is trained on."""
+        return prefetched(self.load(self.order(start)), self.augmentation.ready_batch, self.device)
 
     def load(self, requests: Iterable[list[Request]]) -> Generator[ClipBatch]:
         """Batches of requested clips, each there until the next one is asked for, read ahead by the loader's processes, which end with the
@@ -73,11 +83,8 @@ class PairedClips:
 
     def augmented(self, crops: Crops) -> LoadedClips:
         """The query or the key clips of a batch on the device, augmented and normalised, ready to be played."""
-        clip, order = self.config.clip, self.config.augment.order
         with timed("augmentation"):
-            frames = augment(crops, size=clip.size, antialias=clip.antialias, order=order, device=self.device)
-        with timed("transfer"):
-            return LoadedClips(frames, crops.offsets.to(self.device, non_blocking=True))
+            return LoadedClips(self.augmentation(crops), to_device(crops.offsets, self.device))
 
 
 def training_rows(table: FramesTable, config: PretrainConfig) -> np.ndarray:

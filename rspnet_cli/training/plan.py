@@ -56,7 +56,7 @@ class Plan(Generic[Batch]):
     evaluate: Callable[[], dict[str, float]] | None = None
     """Measures the model at the end of an epoch, on every rank alike; a row of epochs.csv then tells of it."""
     compiled: bool = False
-    """Whether the first step compiles the model, whose time is then told."""
+    """Whether the first step compiles something; its time is then told."""
     hint: str = ""
     """Said with the time estimate when that is long."""
     tracker: str | None = None

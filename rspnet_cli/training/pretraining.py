@@ -8,6 +8,7 @@ import torch
 from rspnet_cli import distributed
 from rspnet_cli.clips.dataset import ClipBatch
 from rspnet_cli.config import PretrainConfig
+from rspnet_cli.devices import tune_convolutions
 from rspnet_cli.encoder.encoder import Encoder
 from rspnet_cli.encoder.moco import MoCo, key_momentum, query_projection
 from rspnet_cli.encoder.registry import check_clip_size
@@ -66,6 +67,7 @@ def ready_to_train(moco: MoCo, config: PretrainConfig, device: torch.device) -> 
     """The encoders on their device, in the memory layout, compiled and keeping activations as the resolved settings have it."""
     # Measured on CPUs too: r3d18 at a quarter of its width takes 0.64 s instead of 1.15 s forward and backward (batch 32, 48 px, AVX2).
     moco = moco.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    tune_convolutions(device)
     moco.query.backbone.checkpoint_activations = config.run.checkpoint_activations
     if config.run.compile:  # in place: the names in checkpoints stay
         moco.query.backbone.compile()
@@ -74,15 +76,14 @@ def ready_to_train(moco: MoCo, config: PretrainConfig, device: torch.device) -> 
 
 
 def pretraining_step(moco: MoCo, clips: PairedClips) -> StepFunction[ClipBatch]:
-    """The step of encoders that are ready to train: (batch, epoch, step of the epoch) -> `Figures`."""
-    config, device, steps_per_epoch = clips.config, clips.device, clips.steps_per_epoch
-    project = query_projection(moco, device, passes=config.optim.accumulate)
+    """The step of encoders that are ready to train: (batch of `clips.batches`, epoch, step of the epoch) -> `Figures`."""
+    config, steps_per_epoch = clips.config, clips.steps_per_epoch
+    project = query_projection(moco, clips.device, passes=config.optim.accumulate)
 
     def step(batch: ClipBatch, epoch: int, number: int) -> Figures:
         done = (epoch * steps_per_epoch + number) / (config.optim.epochs * steps_per_epoch)
         momentum = key_momentum(config.moco.momentum, config.moco.momentum_end, done)
         query, key = (clips.augmented(crops) for crops in batch.clips)
-        videos = batch.videos.to(device, non_blocking=True)
-        return rspnet_step(moco, project, query, key, videos, clips.draw(epoch, number), config, momentum=momentum)
+        return rspnet_step(moco, project, query, key, batch.videos, clips.draw(epoch, number), config, momentum=momentum)
 
     return step

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rspnet_cli import distributed
 from rspnet_cli.clips.draws import StepDraw
 from rspnet_cli.config import PretrainConfig
+from rspnet_cli.devices import to_device
 from rspnet_cli.encoder.moco import MoCo
 from rspnet_cli.timing import timed
 from rspnet_cli.training.gradients import add_gradients
@@ -61,7 +62,7 @@ def rspnet_step(
     the last part, in the order of the batch. So the result is that of one pass with the same moco.bn_splits.
     """
     own_share = slice(distributed.rank() * len(videos), (distributed.rank() + 1) * len(videos))
-    fast = torch.from_numpy(draw.fast[own_share]).to(videos.device, non_blocking=True)
+    fast = to_device(torch.from_numpy(draw.fast[own_share]), videos.device)
     frames, temperature = config.clip.frames, config.moco.temperature
 
     def autocast() -> torch.autocast:

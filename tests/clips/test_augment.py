@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rspnet_cli.clips.augment import _resize_crops, augment, pixels_of
+from rspnet_cli.clips.augment import Augmentation, pixels_of, resize_batch
 from rspnet_cli.clips.colour import colour_batch
 from rspnet_cli.clips.crops import Crops
 from rspnet_cli.clips.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, ClipDraw, clip_rng, draw_clip
@@ -156,7 +156,7 @@ def batch_of(crops: Sequence[np.ndarray], draws: Sequence[ClipDraw]) -> Crops:
 
 
 def augmented(crops: Sequence[np.ndarray], draws: Sequence[ClipDraw], order: str, *, antialias: bool = False) -> torch.Tensor:
-    return augment(batch_of(crops, draws), size=SIZE, antialias=antialias, order=order, device=CPU)
+    return Augmentation(SIZE, antialias, order, CPU)(batch_of(crops, draws))
 
 
 def example(config: AugmentConfig, count: int = 16) -> tuple[list[np.ndarray], list[ClipDraw]]:
@@ -175,6 +175,20 @@ def example(config: AugmentConfig, count: int = 16) -> tuple[list[np.ndarray], l
             crop = np.where(crop > 127, np.uint8(255), np.uint8(0))  # saturated: two channels equal, or all
         crops.append(crop)
     return crops, draws
+
+
+def batch_of_planes(order: str, count: int = 24, *, frames: int = FRAMES, size: tuple[int, int] = (18, 22)) -> Crops:
+    """Planes of noise in both ranges; crops begin on even and on odd lines and pixels."""
+    rng = np.random.default_rng(3)
+    crops = []
+    for video in range(count):
+        draw = draw_clip(*size, ORDERS[order], clip_rng(0, 0, video, 0))
+        planes = Planes.empty(frames, Box(*draw.box).even)
+        for part in (planes.luma, planes.chroma):
+            part[...] = rng.integers(0, 256, part.shape)
+        crops.append(Crop(planes, np.arange(frames), draw))
+    assert len({crop.draw.box[0] % 2 for crop in crops} | {2 + crop.draw.box[1] % 2 for crop in crops}) == 4
+    return pack(crops, [video % 3 == 0 for video in range(count)])
 
 
 ORDERS = {
@@ -214,7 +228,7 @@ def test_the_whole_batch_at_once_gives_what_clip_by_clip_gives(order: str, antia
     crops, draws = example(ORDERS[order], 40)
     batch = batch_of(crops, draws)
     whole = torch.empty(len(draws), 3, FRAMES, SIZE, SIZE)
-    colour_batch(_resize_crops(batch, SIZE, antialias, CPU), draws, order, out=whole)  # what a GPU computes
+    colour_batch(resize_batch(batch, SIZE, antialias, CPU), draws, order, out=whole)  # what a GPU computes
     torch.testing.assert_close(whole, augmented(crops, draws, order, antialias=antialias), rtol=0, atol=TOLERANCE)
 
 
@@ -230,7 +244,7 @@ def test_a_crop_is_resized_as_if_nothing_lay_around_it() -> None:
     small, large = np.full((FRAMES, 3, 4, 3), 255, np.uint8), np.zeros((FRAMES, 11, 12, 3), np.uint8)
     draws = [ClipDraw((0, 0, *crop.shape[1:3]), False, (), (1.0, 1.0, 1.0, 0.0), False, False) for crop in (small, large)]
     for antialias in (False, True):
-        resized = _resize_crops(batch_of([small, large], draws), SIZE, antialias, CPU)
+        resized = resize_batch(batch_of([small, large], draws), SIZE, antialias, CPU)
         assert resized[0].min() > 1 - 1e-6
         assert resized[1].max() == 0
 
@@ -238,21 +252,12 @@ def test_a_crop_is_resized_as_if_nothing_lay_around_it() -> None:
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_batch_of_planes_gives_what_its_rgb_gives_at_once_and_clip_by_clip(order: str, antialias: bool) -> None:
-    rng = np.random.default_rng(3)
-    crops = []
-    for video in range(24):
-        draw = draw_clip(18, 22, ORDERS[order], clip_rng(0, 0, video, 0))
-        planes = Planes.empty(FRAMES, Box(*draw.box).even)
-        for part in (planes.luma, planes.chroma):
-            part[...] = rng.integers(0, 256, part.shape)
-        crops.append(Crop(planes, np.arange(FRAMES), draw))
-    assert len({crop.draw.box[0] % 2 for crop in crops} | {2 + crop.draw.box[1] % 2 for crop in crops}) == 4
-    batch = pack(crops, [video % 3 == 0 for video in range(24)])
+    batch = batch_of_planes(order)
     as_rgb = batch_of([clip.numpy() for clip in batch.unpacked()], batch.draws)
-    expected = augment(as_rgb, size=SIZE, antialias=antialias, order=order, device=CPU)
-    assert torch.equal(augment(batch, size=SIZE, antialias=antialias, order=order, device=CPU), expected)
+    expected = Augmentation(SIZE, antialias, order, CPU)(as_rgb)
+    assert torch.equal(Augmentation(SIZE, antialias, order, CPU)(batch), expected)
     whole = torch.empty_like(expected)
-    colour_batch(_resize_crops(batch, SIZE, antialias, CPU), batch.draws, order, out=whole)  # what a GPU computes
+    colour_batch(resize_batch(batch, SIZE, antialias, CPU), batch.draws, order, out=whole)  # what a GPU computes
     torch.testing.assert_close(whole, expected, rtol=0, atol=TOLERANCE)
 
 
@@ -297,7 +302,7 @@ def test_a_batch_of_which_no_clip_is_changed_is_only_normalised() -> None:
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_gpu_gives_what_a_cpu_gives(order: str, cuda: torch.device) -> None:
     crops, draws = example(ORDERS[order], 40)
-    clips = augment(batch_of(crops, draws), size=SIZE, antialias=False, order=order, device=cuda)
+    clips = Augmentation(SIZE, False, order, cuda)(batch_of(crops, draws))
     # Within 1/255 before the division by the smallest deviation; TF32 in the interpolation allows no less.
     torch.testing.assert_close(clips.cpu(), augmented(crops, draws, order), rtol=0, atol=1 / 255 / 0.224)
 

@@ -13,13 +13,13 @@ import torch
 import rspnet_cli
 from rspnet_cli import load_encoder
 from rspnet_cli.clips import augment
-from rspnet_cli.clips.crops import Crop, pack
 from rspnet_cli.clips.draws import ClipDraw
 from rspnet_cli.config import PretrainConfig
 from rspnet_cli.encoder import load
 from rspnet_cli.encoder.load import preprocess
 from rspnet_cli.errors import InputError
 from rspnet_cli.settings import validated
+from tests.crops import Crop, pack
 from tests.pretrained import SMALL, arrays, make_encoder, make_pretrain
 
 
@@ -68,7 +68,7 @@ def test_uint8_clips_are_resized_as_the_training_clips_were(tmp_path: Path) -> N
     for antialias in (False, True):
         settings = SMALL | {"clip": SMALL["clip"] | {"antialias": antialias}}
         encoder = load_encoder(make_pretrain(tmp_path / str(antialias), settings=settings).folder)
-        as_trained = augment.augment(crops, size=24, antialias=antialias, order="reference", device=torch.device("cpu"))
+        as_trained = augment.Augmentation(24, antialias, "reference", torch.device("cpu"))(crops)
         torch.testing.assert_close(encoder(clips), encoder(as_trained), rtol=1e-4, atol=1e-5)
     smooth, sharp = (preprocess(clips, 24, antialias=antialias).std() for antialias in (True, False))
     assert smooth < 0.8 * sharp

@@ -84,7 +84,7 @@ def _in_process(training: TrainingClips, request: Request) -> _InProcess:
 def _by_workers(training: TrainingClips, workers: int, request: Request) -> tuple[Rate, int | None]:
     """Rate with the workers, and the memory of the largest one. Batches come in bursts of one from each, so bursts are timed."""
     batch_size, clock = training.config.optim.batch_size, HostClock()
-    with closing(training.clips.batches((0, 0))) as source:
+    with closing(training.clips.load(training.clips.order((0, 0)))) as source:
         for _ in range(workers):  # all have begun
             next(source)
         clock.mark()

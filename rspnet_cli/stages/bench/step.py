@@ -21,7 +21,7 @@ from rspnet_cli.stages.bench.convolutions import best_rate, flops_per_video
 from rspnet_cli.stages.bench.measured import MIN_REPEATS, READING, Measured, Rate, Request, percent, repeats, share_of, shares
 from rspnet_cli.stages.bench.training_clips import TrainingClips, codec_of, more_clips, open_training_clips
 from rspnet_cli.timing import Part, listening, timed
-from rspnet_cli.training.fit import prepare_compiling
+from rspnet_cli.training.fit import compiles_augmentation, prepare_compiling
 from rspnet_cli.training.loop import take_step
 from rspnet_cli.training.optimiser import build_optimizer, learning_rate
 from rspnet_cli.training.pretraining import build_moco, pretraining_step, ready_to_train
@@ -42,6 +42,8 @@ def bench_step(request: Request) -> Measured:
     warn_of_emulated_bf16(config.run.precision, device, report)
     if config.run.compile:
         prepare_compiling("bench step", device, report)
+    if compiles_augmentation("bench step", device, report):
+        training.clips.compile()
     forget_peak()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from rspnet_cli import distributed
-from rspnet_cli.clips.augment import augment
+from rspnet_cli.clips.augment import Augmentation
 from rspnet_cli.clips.crops import planes_on
 from rspnet_cli.clips.dataset import BatchOrder, ClipBatch, SingleClips, batches
+from rspnet_cli.clips.prefetch import prefetched
 from rspnet_cli.clips.sampling import FrameRate
 from rspnet_cli.config import FinetuneConfig
-from rspnet_cli.devices import warn_of_emulated_bf16
+from rspnet_cli.devices import clip_dtype, tune_convolutions, warn_of_emulated_bf16
 from rspnet_cli.encoder.batch_norm import estimate_statistics
 from rspnet_cli.evaluation.features import ClipInput, UniformClips, load_clips, statistics_batches, statistics_clips
 from rspnet_cli.evaluation.logits import video_logits
@@ -33,7 +34,7 @@ from rspnet_cli.stages.finetune.results import encoder_of, write_results
 from rspnet_cli.tables import FINETUNE_METRICS
 from rspnet_cli.training.checkpoint import Checkpoints
 from rspnet_cli.training.classification import ClassificationFigures, classification_step
-from rspnet_cli.training.fit import check_num_videos, prepare_compiling, warn_of_accumulation, warn_of_looped
+from rspnet_cli.training.fit import check_num_videos, compiles_augmentation, prepare_compiling, warn_of_accumulation, warn_of_looped
 from rspnet_cli.training.loop import train
 from rspnet_cli.training.optimiser import build_optimizer
 from rspnet_cli.training.plan import Plan, Position
@@ -101,6 +102,7 @@ class _Run:
         self.classifier = first_classifier(config, encoder_of(stage), task, report)
         # The faster layout of 3D convolutions; see pretrain.
         self.classifier.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        tune_convolutions(device)
         self.classifier.backbone.checkpoint_activations = config.run.checkpoint_activations
         if config.run.compile:
             self.classifier.backbone.compile()
@@ -112,7 +114,11 @@ class _Run:
         if config.model.linear and config.model.random_init:
             self._estimate_statistics()
         classifier = distributed.data_parallel(self.classifier, device).train()
-        columns = torch.from_numpy(task.columns)
+        columns = torch.from_numpy(task.columns).to(device)
+        size, antialias, _ = self.clip_input
+        fused = compiles_augmentation("finetune", device, self.report)
+        dtype = clip_dtype(run.precision, device)
+        augmentation = Augmentation(size, antialias, config.augment.order, device, dtype=dtype, fused=fused)
         dataset = SingleClips(
             self.table.files,
             config.augment,
@@ -133,13 +139,12 @@ class _Run:
                 world_size=distributed.world_size(),
             )
             share = optim.batch_size // distributed.world_size()
-            return batches(dataset, order, batch_size=share, workers=self.workers, pin_memory=device.type == "cuda")
+            loaded = batches(dataset, order, batch_size=share, workers=self.workers, pin_memory=device.type == "cuda")
+            return prefetched(loaded, augmentation.ready_batch, device)
 
         def step(batch: ClipBatch, epoch: int, number: int) -> ClassificationFigures:
             (crops,) = batch.clips
-            size, antialias, _ = self.clip_input
-            clips = augment(crops, size=size, antialias=antialias, order=config.augment.order, device=device)
-            classes = columns[batch.videos].to(device, non_blocking=True)
+            clips, classes = augmentation(crops), columns[batch.videos]
             return classification_step(classifier, clips, classes, passes=optim.accumulate, precision=run.precision)
 
         plan = Plan(
@@ -160,7 +165,7 @@ class _Run:
             shown=("loss", "top1"),
             score=_selection_score if len(task.selection) else _no_score,
             evaluate=self._select,
-            compiled=run.compile,
+            compiled=run.compile or fused,
             hint=" On a CPU, `--recipe small-cpu-finetune` is made for less time." if device.type == "cpu" else "",
             tracker=run.tracker,
             settings=self.stage.config,
