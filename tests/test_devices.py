@@ -1,6 +1,7 @@
-"""Whether this machine can compile, asked before anything is begun; and which precision it is quick in."""
+"""Whether this machine can compile, asked before anything is begun; which precision it is quick in; how tensors get to a device."""
 
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,8 +9,17 @@ import pytest
 import torch
 import torch._inductor.config
 
-from rspnet_cli.devices import check_compiler, computes_bf16, resolve_precision, warn_of_emulated_bf16
+from rspnet_cli.devices import (
+    check_compiler,
+    clip_dtype,
+    computes_bf16,
+    exact_products,
+    resolve_precision,
+    to_device,
+    warn_of_emulated_bf16,
+)
 from rspnet_cli.errors import InputError, RspnetError
+from rspnet_cli.training import fit
 from tests.listener import Listener
 from tests.sentences import one_sentence, refused
 
@@ -47,6 +57,64 @@ def test_a_device_of_which_nothing_is_known_is_not_warned_of() -> None:
     listener = Listener()
     warn_of_emulated_bf16("bf16", torch.device("meta"), listener)
     assert listener.said == []
+
+
+def test_clips_are_rounded_only_where_a_gpu_computes_in_bfloat16() -> None:
+    gpu = torch.device("cuda", 0)
+    assert (clip_dtype("bf16", gpu), clip_dtype("fp32", gpu), clip_dtype("bf16", CPU)) == (torch.bfloat16, torch.float32, torch.float32)
+
+
+def test_to_a_cpu_nothing_is_copied() -> None:
+    tensor = torch.ones(3)
+    assert to_device(tensor, CPU) is tensor
+
+
+@pytest.mark.gpu
+def test_to_a_gpu_a_tensor_travels_without_a_wait(cuda: torch.device) -> None:
+    tensor = torch.arange(1000)
+    there = to_device(tensor, cuda)
+    assert torch.equal(there.cpu(), tensor)
+    assert to_device(there, cuda) is there
+
+
+def allow_tf32_by_the_newer_setting() -> None:
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+
+
+@pytest.mark.parametrize(
+    "allow",
+    [
+        lambda: None,
+        lambda: torch.set_float32_matmul_precision("high"),
+        lambda: torch.set_float32_matmul_precision("medium"),
+        allow_tf32_by_the_newer_setting,
+    ],
+)
+def test_whoever_allowed_tf32_products_that_must_be_exact_are(allow: Callable[[], None]) -> None:
+    matmul = torch.backends.cuda.matmul
+    try:
+        allow()
+        before = matmul.fp32_precision
+        with suppress(KeyError), exact_products():
+            assert matmul.fp32_precision != "tf32"
+            assert not matmul.allow_tf32  # raises where torch's two settings contradict each other
+            raise KeyError
+        assert matmul.fp32_precision == before
+    finally:
+        matmul.fp32_precision = "ieee"
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_where_a_gpu_cannot_compile_it_is_said_once_and_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, fault = torch.device("cuda", 0), "torch.compile does not work here (no gcc): install triton and a C compiler (gcc)"
+    for found, words in ((fault, (fault, "augmentation")), ("", ("pretrain: augmentation is compiled", "first step"))):
+        monkeypatch.setattr(fit, "compiler_fault", lambda device, found=found: found)
+        listener = Listener()
+        assert fit.compiles_augmentation("pretrain", gpu, listener) is not bool(found)
+        (said,) = listener.said
+        one_sentence(RspnetError(said.removeprefix("warning: ")), *words)
+        assert not fit.compiles_augmentation("pretrain", CPU, listener)
+        assert len(listener.said) == 1
 
 
 @pytest.fixture

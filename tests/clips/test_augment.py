@@ -299,12 +299,27 @@ def test_a_batch_of_which_no_clip_is_changed_is_only_normalised() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["highest", "high"])
+@pytest.mark.parametrize("planes", [False, True])
 @pytest.mark.parametrize("order", ORDERS)
-def test_a_gpu_gives_what_a_cpu_gives(order: str, cuda: torch.device) -> None:
-    crops, draws = example(ORDERS[order], 40)
-    clips = Augmentation(SIZE, False, order, cuda)(batch_of(crops, draws))
-    # Within 1/255 before the division by the smallest deviation; TF32 in the interpolation allows no less.
-    torch.testing.assert_close(clips.cpu(), augmented(crops, draws, order), rtol=0, atol=1 / 255 / 0.224)
+def test_a_gpu_gives_what_a_cpu_gives(order: str, planes: bool, precision: str, cuda: torch.device) -> None:
+    crops = batch_of_planes(order) if planes else batch_of(*example(ORDERS[order], 40))
+    torch.set_float32_matmul_precision(precision)
+    try:
+        clips = Augmentation(SIZE, False, order, cuda)(crops).cpu()
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    # TF32, which "high" allows, would be 1/1000 away: many times as much.
+    torch.testing.assert_close(clips, Augmentation(SIZE, False, order, CPU)(crops), rtol=0, atol=5 * TOLERANCE)
+
+
+def test_clips_of_a_whole_batch_may_be_rounded_to_bfloat16_where_they_are_written() -> None:
+    crops, draws = example(ORDERS["reference"], 8)
+    resized = resize_batch(batch_of(crops, draws), SIZE, False, CPU)
+    whole, rounded = torch.empty_like(resized), torch.empty_like(resized, dtype=torch.bfloat16)
+    for out in (whole, rounded):
+        colour_batch(resized.clone(), draws, "reference", out=out)
+    assert torch.equal(rounded, whole.bfloat16())
 
 
 def test_pixels_are_what_was_normalised_rounded_and_within_their_range() -> None:

@@ -109,6 +109,7 @@ def test_compiled_it_is_few_kernels_for_batches_of_any_size_and_the_same_clips(o
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("planes", [False, True])
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("order", ORDERS)
@@ -122,6 +123,7 @@ def test_compiled_for_a_gpu_it_gives_what_a_cpu_gives(order: str, antialias: boo
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(("order", "most"), [("reference", 3), ("aug_plus", 4)])
 def test_on_a_gpu_a_batch_takes_few_kernels_and_no_copy(order: str, most: int, cuda: torch.device) -> None:
     augmentation = Augmentation(SIZE, False, order, cuda, fused=True)
