@@ -13,7 +13,7 @@ def main() -> int:
 
         return main()
 
-    return stoppable(run)
+    return stoppable(run, kept="nothing had begun")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A signal ends a run in one line, at a place from where the same command continues it.
+"""A signal ends a run in one line, a stage at a place from where the same command continues it.
 
 SIGINT and SIGTERM, and SIGUSR1, which Slurm sends some time before it kills a job where `sbatch --signal=USR1@120` asks for it.
 """
@@ -20,14 +20,14 @@ _blocks = 0  # of `held` that are open
 _waiting: list[Stopped] = []
 
 
-def stoppable(run: Callable[[], int]) -> int:
-    """Run a command: its exit code, or that of the signal that stopped it, which is told in one line."""
+def stoppable(run: Callable[[], int], *, kept: str = "what a stage has done is kept, the same command goes on") -> int:
+    """Run a command: its exit code, or that of the signal that stopped it, which is told in one line with what is `kept` then."""
     before = {number: signal.signal(number, _stop) for number in STOP_SIGNALS}
     try:
         return run()
     except Stopped as stopped:
         if is_main():
-            print("rspnet: interrupted; what a stage has done is kept, the same command goes on.", file=sys.stderr, flush=True)
+            print(f"rspnet: interrupted; {kept}.", file=sys.stderr, flush=True)
         return stopped.exit_code
     finally:
         _waiting.clear()

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch._inductor.config
 
+from rspnet_cli.clips.augment import Augmentation
 from rspnet_cli.devices import (
     check_compiler,
     clip_dtype,
@@ -105,16 +106,25 @@ def test_whoever_allowed_tf32_products_that_must_be_exact_are(allow: Callable[[]
         torch.set_float32_matmul_precision("highest")
 
 
-def test_where_a_gpu_cannot_compile_it_is_said_once_and_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu, fault = torch.device("cuda", 0), "torch.compile does not work here (no gcc): install triton and a C compiler (gcc)"
-    for found, words in ((fault, (fault, "augmentation")), ("", ("pretrain: augmentation is compiled", "first step"))):
-        monkeypatch.setattr(fit, "compiler_fault", lambda device, found=found: found)
+def test_where_a_gpu_cannot_compile_it_is_said_and_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpu, on_cpu = (Augmentation(8, False, "reference", device) for device in (torch.device("cuda", 0), CPU))
+    no_compiler = "torch.compile does not work here (no gcc): install triton and a C compiler (gcc)"
+    for fault, wrong, words in (
+        (no_compiler, "", (no_compiler, "augmentation")),
+        ("", "its clips are off by up to 0.3", ("off by up to 0.3", "another version of torch")),
+        ("", "", ()),
+    ):
+        monkeypatch.setattr(fit, "compiler_fault", lambda device, fault=fault: fault)
+        monkeypatch.setattr(fit, "fault_of_fusing", lambda augmentation, wrong=wrong: wrong)
         listener = Listener()
-        assert fit.compiles_augmentation("pretrain", gpu, listener) is not bool(found)
-        (said,) = listener.said
-        one_sentence(RspnetError(said.removeprefix("warning: ")), *words)
-        assert not fit.compiles_augmentation("pretrain", CPU, listener)
-        assert len(listener.said) == 1
+        assert fit.compiles_augmentation("pretrain", on_gpu, listener) is not bool(words)
+        announced, *warned = listener.said
+        one_sentence(RspnetError(announced), "pretrain: compiling the augmentation")
+        assert len(warned) == bool(words)
+        for said in warned:
+            one_sentence(RspnetError(said.removeprefix("warning: ")), *words)
+        assert not fit.compiles_augmentation("pretrain", on_cpu, listener)
+        assert len(listener.said) == 1 + len(warned)
 
 
 @pytest.fixture

@@ -90,4 +90,4 @@ sys.argv = ["rspnet", "--version"]
 runpy.run_module("rspnet_cli", run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout, done.stderr) == (143, "", LINE)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "rspnet: interrupted; nothing had begun.\n")

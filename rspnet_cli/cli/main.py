@@ -67,6 +67,8 @@ app.command("bench")(bench)
 # Options that take several values as typed (`--topk 1 5 10`, `--topk 1,5,10`); Typer's lists want the option repeated. File names may hold
 # a comma, so those of --videos are separate words, up to the next option.
 _LIST_OPTIONS = {"--topk", "--also", "--videos"}
+# Commands that continue where they were stopped.
+_CONTINUED = {"extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "merge", "import-checkpoint"}
 
 
 def _print_version(wanted: bool) -> None:
@@ -85,7 +87,9 @@ def _root(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (without the program's name; None: sys.argv) and return its exit code."""
     args = repeat_list_options(list(sys.argv[1:] if argv is None else argv))
-    return stoppable(lambda: _run(args))
+    if args and args[0] in _CONTINUED and "--dry-run" not in args:
+        return stoppable(lambda: _run(args))
+    return stoppable(lambda: _run(args), kept="nothing is kept to go on from, the same command begins anew")
 
 
 def program() -> Any:

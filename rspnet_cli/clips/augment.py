@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rspnet_cli.clips.colour import colour, colour_batch, frames_per_chunk
-from rspnet_cli.clips.crops import Crops
+from rspnet_cli.clips.crops import CropRows, Crops
 from rspnet_cli.clips.dataset import ClipBatch
+from rspnet_cli.clips.draws import draw_clip
 from rspnet_cli.clips.fused import compiled_resized_batch, compiled_whole_batch, tables_of
 from rspnet_cli.clips.resize import resized_chunks
-from rspnet_cli.config import MEAN, STD
+from rspnet_cli.clips.slots import own_room
+from rspnet_cli.config import MEAN, STD, AugmentConfig
 from rspnet_cli.devices import exact_products, to_device
+
+_FURTHEST = 0.04
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,28 @@ class Augmentation:
         chunks = [torch.empty(3, len(part), self.size, self.size) for part in frames]
         for target, crop, draw in zip(out, crops.unpacked(), crops.draws, strict=True):
             colour(resized_chunks(crop, self.size, antialias=self.antialias, into=chunks), draw, self.order, out=target)
+
+
+def fault_of_fusing(augmentation: Augmentation) -> str:
+    """What is wrong with the compiled augmentation on its device, in words; empty where its clips are those of one operation at a time.
+
+    What a compiler makes of it is tried here, on noise, before a training depends on it.
+    """
+    config, rng = AugmentConfig.model_validate({"order": augmentation.order}), np.random.default_rng(0)
+    num_frames, side = 2, 2 * augmentation.size
+    draws = tuple(draw_clip(side, side, config, rng) for _ in range(8))
+    rows = CropRows.of(draws, num_frames, planes=True, room=own_room).rows
+    rows[:] = rng.integers(0, 256, rows.shape)
+    offsets = torch.arange(num_frames).expand(len(draws), -1).contiguous()
+    crops = Crops(torch.from_numpy(rows), draws, offsets, (False,) * len(draws))
+    expected = replace(augmentation, fused=False)(crops).float()
+    try:
+        found = replace(augmentation, fused=True)(crops).float()
+    except Exception as error:  # each of the compiler's parts has classes of its own
+        return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    furthest = float((found - expected).abs().max())
+    # Rounding to bfloat16 is 1/128 of values up to 2.6.
+    return "" if furthest <= _FURTHEST else f"its clips are off by up to {furthest:.2g}"
 
 
 def pixels_of(clips: Tensor) -> Tensor:

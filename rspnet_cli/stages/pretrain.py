@@ -70,7 +70,7 @@ def _train(
         write_tensors(stage.work / "initial.safetensors", state_arrays(moco.query), {})
     moco = ready_to_train(moco, config, device)
     clips = PairedClips(config, table, rows, device)
-    fused = compiles_augmentation("pretrain", device, report)
+    fused = compiles_augmentation("pretrain", clips.augmentation, report)
     if fused:
         clips.compile()
     step = pretraining_step(moco, clips)

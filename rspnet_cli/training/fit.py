@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from rspnet_cli import distributed
+from rspnet_cli.clips.augment import Augmentation, fault_of_fusing
 from rspnet_cli.config import PretrainConfig, RunConfig
 from rspnet_cli.config.training import OptimSection
 from rspnet_cli.devices import check_compiler, compiler_fault, default_workers, resolve_precision
@@ -86,15 +87,16 @@ def prepare_compiling(stage: str, device: torch.device, report: Reporter) -> Non
     check_compiler(device)
 
 
-def compiles_augmentation(stage: str, device: torch.device, report: Reporter) -> bool:
-    """Whether a training's clips are augmented in few kernels: on a GPU where torch.compile works, as is said, or what keeps it from it."""
-    if device.type != "cuda":
+def compiles_augmentation(stage: str, augmentation: Augmentation, report: Reporter) -> bool:
+    """Whether a training's clips are augmented in few kernels: on a GPU where torch.compile makes them right. Says so, or what is wrong."""
+    if augmentation.device.type != "cuda":
         return False
-    fault = compiler_fault(device)
+    report.info(f"{stage}: compiling the augmentation, which takes a minute or less.")
+    fault = compiler_fault(augmentation.device)
+    if not fault and (wrong := fault_of_fusing(augmentation)):
+        fault = f"compiled for this GPU the augmentation does not work ({wrong}): install another version of torch"
     if fault:
         report.warn(f"{fault}; till then augmentation needs more of the GPU's time.")
-    else:
-        report.info(f"{stage}: augmentation is compiled, which makes the first step last longer.")
     return not fault
 
 

@@ -31,7 +31,7 @@ from rspnet_cli.videos.timestamps import average_rate
 HEADER_BYTES = 4096
 FPS = "frames_per_second"
 # So much is read at once, and copied from there: few calls, and what a core keeps in its cache.
-_READ_BYTES = 2**18
+_READ_BYTES = 262144
 
 
 def write_raw(

@@ -1,13 +1,16 @@
 """`rspnet bench` as typed."""
 
 import json
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from rspnet_cli.cli.main import main
 from rspnet_cli.manifest import Manifest
-from rspnet_cli.stages.bench import convolutions, retrieval
+from rspnet_cli.stages.bench import convolutions, retrieval, step
 
 TINY = ["--set", "clip.frames=4", "--set", "clip.size=16", "--set", "model.width=0.1", "--set", "moco.queue_size=8"]
 TINY += ["--batch-size", "4", "--workers", "0", "--steps", "2"]
@@ -51,6 +54,16 @@ def test_json_is_the_object_of_the_help(extracted: Manifest, capsys: pytest.Capt
 def test_of_export_the_batch_is_of_clips(extracted: Manifest, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "export", "--work-dir", str(extracted.folder.parent), "--json", "--quiet", *TINY]) == 0
     assert json.loads(capsys.readouterr().out)["measured"]["export"]["setup"]["batch_size"] == 4
+
+
+def test_interrupted_it_ends_its_workers_and_says_that_nothing_is_kept(
+    extracted: Manifest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step, "take_step", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    options = [*TINY, "--workers", "1"]
+    assert main(["bench", "step", "--work-dir", str(extracted.folder.parent), "--quiet", *options]) == 130
+    assert capsys.readouterr() == ("", "rspnet: interrupted; nothing is kept to go on from, the same command begins anew.\n")
+    assert not multiprocessing.active_children()
 
 
 def test_nothing_to_measure_is_one_line_and_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -312,9 +312,19 @@ def test_a_name_that_is_no_text_does_not_break_the_message(capsys: pytest.Captur
     assert call(capsys, "extract") == (2, "", "rspnet: \\udcff.mp4 is wrong: [bold]name it[/bold] anew.\n")
 
 
-def test_a_signal_to_a_command_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", [*COMMANDS, "report", "bench"])
+def test_a_signal_to_a_command_is_one_line_which_says_what_becomes_of_it(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(main_module, "program", lambda: lambda **_: os.kill(os.getpid(), signal.SIGTERM))
-    assert call(capsys, "pretrain") == (143, "", "rspnet: interrupted; what a stage has done is kept, the same command goes on.\n")
+    goes_on = "rspnet: interrupted; what a stage has done is kept, the same command goes on.\n"
+    anew = "rspnet: interrupted; nothing is kept to go on from, the same command begins anew.\n"
+    stage = ROOT / "rspnet_cli" / "stages" / command.replace("-", "_")
+    sources = [stage.with_suffix(".py")] if stage.with_suffix(".py").exists() else sorted(stage.glob("*.py"))
+    is_continued = any("begin_stage(" in source.read_text(encoding="utf-8") for source in sources)
+    assert call(capsys, command) == (143, "", goes_on if is_continued else anew)
+    if command == "extract":
+        assert call(capsys, command, "VIDEOS", "--dry-run") == (143, "", anew)
 
 
 def test_a_reader_that_leaves_is_no_traceback() -> None:

@@ -4,7 +4,9 @@ import itertools
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ import torch._inductor.config
 from torch import Tensor
 from torch._inductor import metrics
 
-from rspnet_cli.clips.augment import Augmentation, pixels_of, resize_batch
+from rspnet_cli.clips import augment
+from rspnet_cli.clips.augment import Augmentation, fault_of_fusing, pixels_of, resize_batch
 from rspnet_cli.clips.crops import Crops
 from rspnet_cli.clips.draws import BRIGHTNESS, CONTRAST, HUE, SATURATION, ClipDraw
 from rspnet_cli.clips.fused import resized_batch, tables_of, whole_batch
@@ -106,6 +109,23 @@ def test_compiled_it_is_few_kernels_for_batches_of_any_size_and_the_same_clips(o
     assert kernels[0] == kernels[-1], "it was compiled anew for another size"
     # Of some 480 operations. A CPU's kernels end at a loop's bounds: of a GPU's there are 3, or 4 with the blur.
     assert kernels[0] <= 10
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_a_compiler_makes_is_tried_before_it_is_trusted(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    augmentation = Augmentation(SIZE, False, order, CPU)
+
+    def made(pixels: Tensor, *tables: Tensor, error: float, **how: Any) -> Tensor:
+        return whole_batch(pixels, *tables, **how) + error
+
+    def broken(*tables: Tensor, **how: Any) -> Tensor:
+        raise RuntimeError("Triton is\nnot there.")
+
+    faults = []
+    for compiled in (partial(made, error=0.0), partial(made, error=0.1), broken):
+        monkeypatch.setattr(augment, "compiled_whole_batch", compiled)
+        faults.append(fault_of_fusing(augmentation))
+    assert faults == ["", "its clips are off by up to 0.1", "Triton is"]
 
 
 @pytest.mark.gpu

@@ -131,7 +131,8 @@ def test_shares_of_the_best_rate_and_of_the_bare_forward_pass_are_told(
     reading = ("loader wait", "open", "decode", "convert", "crop")
     assert figures["data_wait"] == pytest.approx(sum(found["parts"][part] for part in reading))  # no workers: the step reads itself
     export = bench("export", request_of(work_dir))["measured"]["export"]
-    assert export["setup"]["encoder"].startswith("untrained r3d18")
+    assert export["setup"]["encoder"].startswith("untrained")
+    assert export["setup"]["backbone"] == "r3d18"
     assert export["figures"]["bare_clips_per_s"] > 0
     assert export["figures"]["videos_per_s"] == pytest.approx(export["rate"]["median"] / 2)
 
@@ -172,9 +173,11 @@ def test_sources_are_named_or_those_of_the_extraction(tmp_path: Path) -> None:
     videos = make_videos(tmp_path / "videos", (9, 8))
     found = bench("extract", request_of(tmp_path / "none", videos=videos))["measured"]["extract"]
     assert (found["setup"]["videos"], found["setup"]["short_side"], found["figures"]["failed"]) == (2, 128, 0)
-    make_extract(tmp_path / "work" / "extract", num_frames=(9, 8, 9), codec="raw")
+    stored = make_extract(tmp_path / "work" / "extract", num_frames=(9, 8, 9), codec="raw").results
     found = bench("extract", request_of(tmp_path / "work"))["measured"]["extract"]
     assert (found["setup"]["videos"], found["setup"]["codec"], found["setup"]["short_side"]) == (3, "raw", 32)
+    assert found["setup"]["frames_per_video"] in (8, 9)
+    assert found["figures"]["bytes_per_frame"] == pytest.approx(stored["bytes"] / stored["frames"], rel=0.05)  # of two of the three
     for video in (tmp_path / "work" / "extract-sources").iterdir():
         video.unlink()
     (tmp_path / "work" / "extract-sources").rmdir()

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from rspnet_cli import distributed
+from rspnet_cli import __version__, distributed
 from rspnet_cli.devices import num_cpus
 from rspnet_cli.environment import describe_environment
 from rspnet_cli.errors import InputError, RspnetError
@@ -53,7 +53,7 @@ def bench(what: str, request: Request) -> dict[str, Any]:
                 raise
             left_out[name] = str(error)
     return {
-        "machine": describe_environment() | {"cores": num_cpus(), "gpus": _gpus()},
+        "machine": describe_environment() | {"rspnet": __version__, "cores": num_cpus(), "gpus": _gpus()},
         "measured": measured,
         "left_out": left_out,
         "trace": None if request.trace is None else str(request.trace),

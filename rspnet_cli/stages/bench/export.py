@@ -63,6 +63,7 @@ def bench_export(request: Request) -> Measured:
     return Measured(
         setup={
             "encoder": source,
+            "backbone": encoder.backbone_name,
             "device": device_name(device),
             "videos": len(table),
             "codec": codec_of(table),
@@ -92,7 +93,7 @@ def _encoder(request: Request, device: torch.device) -> tuple[PretrainedEncoder,
         return load_encoder(folder, device=str(device)), "pretrain"
     with torch.random.fork_rng(devices=[]):
         encoder = PretrainedEncoder(TrainedAs.by_pretraining(request.config.model, request.config.clip))
-    return ready_to_encode(encoder, device), f"untrained {request.config.model.backbone}: there is no pretrain"
+    return ready_to_encode(encoder, device), "untrained: there is no pretrain"
 
 
 class _Enough(Exception):

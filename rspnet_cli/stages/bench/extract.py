@@ -46,6 +46,7 @@ def bench_extract(request: Request) -> Measured:
         setup={
             "videos": len(found.table.videos),
             "sample": len(sample),
+            "frames_per_video": round(alone.frames / len(alone.efforts)),
             "short_side": found.config.short_side,
             "codec": found.config.codec,
             "crf": found.config.crf,
@@ -57,6 +58,7 @@ def bench_extract(request: Request) -> Measured:
             "frames_per_cpu_s": alone.frames / alone.cpu_s,
             "frames_per_s": together.frames_per_s,
             "workers_worth": worth,
+            "bytes_per_frame": alone.stored_bytes / alone.frames,
             "disk_share": alone.disk_share,
             "failed": len(alone.failed | together.failed),
         },
@@ -92,7 +94,7 @@ class _Run:
         self.efforts: list[Effort] = []
         self.rates: list[float] = []
         """Frames per second of each video, by its process."""
-        self.frames = 0
+        self.frames = self.stored_bytes = 0
         self.failed: set[str] = set()
 
     def add(self, outcome: Outcome[ExtractionTask, tuple[Extracted | Failed, Effort]]) -> None:
@@ -104,6 +106,7 @@ class _Run:
         self.efforts.append(effort)
         self.rates.append(stored.frames / effort.usage.seconds)
         self.frames += stored.frames
+        self.stored_bytes += stored.bytes
 
     @property
     def busy_s(self) -> float:

@@ -42,7 +42,7 @@ def bench_step(request: Request) -> Measured:
     warn_of_emulated_bf16(config.run.precision, device, report)
     if config.run.compile:
         prepare_compiling("bench step", device, report)
-    if compiles_augmentation("bench step", device, report):
+    if compiles_augmentation("bench step", training.clips.augmentation, report):
         training.clips.compile()
     forget_peak()
     if device.type == "cuda":

@@ -116,9 +116,10 @@ class _Run:
         classifier = distributed.data_parallel(self.classifier, device).train()
         columns = torch.from_numpy(task.columns).to(device)
         size, antialias, _ = self.clip_input
-        fused = compiles_augmentation("finetune", device, self.report)
         dtype = clip_dtype(run.precision, device)
-        augmentation = Augmentation(size, antialias, config.augment.order, device, dtype=dtype, fused=fused)
+        augmentation = Augmentation(size, antialias, config.augment.order, device, dtype=dtype)
+        fused = compiles_augmentation("finetune", augmentation, self.report)
+        augmentation = replace(augmentation, fused=fused)
         dataset = SingleClips(
             self.table.files,
             config.augment,
