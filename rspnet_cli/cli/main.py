@@ -5,65 +5,26 @@ Exit codes: 0 done, 1 failed, 2 bad input or usage, 130 / 143 interrupted.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from rspnet_cli import __version__
-from rspnet_cli.cli.bench import bench
-from rspnet_cli.cli.eval_classification import eval_classification
-from rspnet_cli.cli.eval_retrieval import eval_retrieval
-from rspnet_cli.cli.export_checkpoint import export_checkpoint
-from rspnet_cli.cli.export_features import export_features
-from rspnet_cli.cli.extract import extract
-from rspnet_cli.cli.finetune import finetune
-from rspnet_cli.cli.import_checkpoint import import_checkpoint
-from rspnet_cli.cli.inspect import inspect
-from rspnet_cli.cli.merge import merge
-from rspnet_cli.cli.pretrain import pretrain
-from rspnet_cli.cli.preview import preview
-from rspnet_cli.cli.recipes import recipes
-from rspnet_cli.cli.report import report
-from rspnet_cli.cli.reproduce import reproduce
-from rspnet_cli.cli.search import search
-from rspnet_cli.cli.slurm import slurm
-from rspnet_cli.cli.visualize import visualize
 from rspnet_cli.distributed import is_main
-from rspnet_cli.errors import RspnetError
+from rspnet_cli.errors import InputError, RspnetError
 from rspnet_cli.stopping import stoppable
 
-app = typer.Typer(
-    name="rspnet",
-    help="Learn motion and appearance features from unlabelled video (RSPNet, AAAI 2021), stage by stage: extract, pretrain, "
-    "export-features, eval-retrieval, eval-classification, finetune. Each reads what the one before it wrote in the work directory.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+COMMANDS = (
+    *("extract", "pretrain", "export-features", "eval-retrieval", "eval-classification", "finetune", "merge", "slurm", "inspect", "report"),
+    *("preview", "visualize", "search", "import-checkpoint", "export-checkpoint", "recipes", "reproduce", "bench"),
 )
-app.command("extract")(extract)
-app.command("pretrain")(pretrain)
-app.command("export-features")(export_features)
-app.command("eval-retrieval")(eval_retrieval)
-app.command("eval-classification")(eval_classification)
-app.command("finetune")(finetune)
-app.command("merge")(merge)
-app.command("slurm", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(slurm)
-app.command("inspect")(inspect)
-app.command("report")(report)
-app.command("preview")(preview)
-app.command("visualize")(visualize)
-app.command("search")(search)
-app.command("import-checkpoint")(import_checkpoint)
-app.command("export-checkpoint")(export_checkpoint)
-app.command("recipes")(recipes)
-app.command("reproduce")(reproduce)
-app.command("bench")(bench)
-
+"""In the order of --help; each is the function of its name in the module of its name."""
 # Options that take several values as typed (`--topk 1 5 10`, `--topk 1,5,10`); Typer's lists want the option repeated. File names may hold
 # a comma, so those of --videos are separate words, up to the next option.
 _LIST_OPTIONS = {"--topk", "--also", "--videos"}
@@ -77,7 +38,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
@@ -92,9 +52,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     return stoppable(lambda: _run(args), kept="nothing is kept to go on from, the same command begins anew")
 
 
-def program() -> Any:
-    """The app, whose help is printed as it is written: rich would take words in square brackets for markup and swallow them."""
-    group: Any = typer.main.get_command(app)
+def group_of(*names: str) -> Any:
+    """The command line as typer builds it, with some of its `commands` (none named: all): to build all takes a sixth of a call for help."""
+    app = typer.Typer(
+        name="rspnet",
+        help="Learn motion and appearance features from unlabelled video (RSPNet, AAAI 2021), stage by stage: extract, pretrain, "
+        "export-features, eval-retrieval, eval-classification, finetune. Each reads what the one before it wrote in the work directory.",
+        no_args_is_help=True,
+        add_completion=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for name in names or COMMANDS:
+        function = name.replace("-", "_")
+        settings = {"allow_extra_args": True, "ignore_unknown_options": True} if name == "slurm" else None
+        app.command(name, context_settings=settings)(getattr(import_module(f"rspnet_cli.cli.{function}"), function))
+    return typer.main.get_command(app)
+
+
+def program(*names: str) -> Any:
+    """The same, its help to be printed as it is written: rich would take words in square brackets for markup and swallow them."""
+    group = group_of(*names)
     for command in (group, *group.commands.values()):
         for part in (command, *command.params):
             if getattr(part, "help", None):
@@ -104,7 +83,7 @@ def program() -> Any:
 
 def _run(args: list[str]) -> int:
     try:
-        program()(args=args, prog_name="rspnet")
+        program(*args[:1] if args and args[0] in COMMANDS else ())(args=args, prog_name="rspnet")
     except SystemExit as finished:
         return finished.code if isinstance(finished.code, int) else int(finished.code is not None)
     except RspnetError as error:
@@ -115,6 +94,11 @@ def _run(args: list[str]) -> int:
         # The reader (`| head`) has left: nothing to say, and nothing more to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _say(f"rspnet: {error.filename} is longer than the name of a file can be: name another.")
+        return InputError.exit_code
     return 0
 
 

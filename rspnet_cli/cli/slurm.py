@@ -74,10 +74,10 @@ def slurm(
 
 def _parsed(stage: str, args: list[str]) -> dict[str, Any]:
     """What the stage's own command makes of its arguments. A wrong flag, recipe or setting ends here and not in the queue."""
-    from rspnet_cli.cli.main import app
+    from rspnet_cli.cli.main import group_of
     from rspnet_cli.slurm import TRAININGS
 
-    command = typer.main.get_command(app).commands[stage]  # type: ignore[attr-defined]
+    command = group_of(stage).commands[stage]
     params: dict[str, Any] = command.make_context(f"rspnet {stage}", list(args)).params
     if stage in TRAININGS:
         from rspnet_cli.settings import finetune_settings, pretrain_settings

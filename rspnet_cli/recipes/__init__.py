@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from importlib import resources
+from pathlib import Path
 
 STAGES = ("pretrain", "finetune")
+# importlib.resources would find the files, too, and takes 5 % of the time of `rspnet pretrain --help` for being imported.
+_FOLDER = Path(__file__).parent
 
 
 def recipe_names(stage: str) -> list[str]:
     """The packaged recipes of a stage."""
-    folder = resources.files(__name__) / stage
-    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+    return sorted(file.stem for file in (_FOLDER / stage).glob("*.toml"))
 
 
 def recipe_text(stage: str, name: str) -> str:
     """The TOML of a packaged recipe."""
-    return (resources.files(__name__) / stage / f"{name}.toml").read_text(encoding="utf-8")
+    return (_FOLDER / stage / f"{name}.toml").read_text(encoding="utf-8")

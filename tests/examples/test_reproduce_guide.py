@@ -12,9 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-import typer
 
-from rspnet_cli.cli.main import app, repeat_list_options
+from rspnet_cli.cli.main import group_of, repeat_list_options
 from rspnet_cli.published import published
 from rspnet_cli.settings import finetune_settings, pretrain_settings
 from rspnet_cli.slurm import Resources, training_script
@@ -31,7 +30,7 @@ def parse(words: list[str]) -> dict[str, object]:
     """The parameters of an rspnet command line, as Typer reads them; fails for a flag that is not there."""
     start = 1 if words[0] == "rspnet" else words.index("rspnet_cli") + 1
     args = repeat_list_options(words[start:])
-    command = typer.main.get_command(app).commands[args[0]]  # type: ignore[attr-defined]
+    command = group_of(args[0]).commands[args[0]]
     return command.make_context(args[0], args[1:]).params  # type: ignore[no-any-return]
 
 
