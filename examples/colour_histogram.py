@@ -72,10 +72,8 @@ def export_colours(extract: Path, out: Path, *, num_frames: int = 10, force: boo
 
 def video_rows(table: FramesTable) -> pd.DataFrame:
     """The extraction's words about each video, as a FeatureTable wants them; nothing was trained, so none was seen."""
-    rows = table.rows
-    videos = rows[["id", "source", "label_name", "group", *table.split_columns]].fillna("").astype("str")
-    label = rows["label"].astype("str")
-    videos["label"] = label.where(label != "", "-1").astype("int64")
+    videos = table.read("id", "source", "label", "label_name", "group", *table.split_columns)
+    videos["label"] = videos["label"].fillna(-1).astype("int64")
     videos["frames"], videos["fps"], videos["seen"] = table.frames, table.fps, False
     return videos
 

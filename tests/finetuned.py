@@ -35,5 +35,5 @@ def make_labelled(out: Path, *, parts: tuple[str, ...] | None = PARTS, **how: An
 
 def make_encoder_of(extract: Manifest, out: Path) -> Manifest:
     """A finished pretraining of SEEN: r3d18 at an eighth of its width, 4 frames of 24 pixels."""
-    hashes = read_frames(read_manifest(extract.folder)).rows.set_index("id")["sha256"].to_dict()
+    hashes = read_frames(read_manifest(extract.folder)).read().set_index("id")["sha256"].to_dict()
     return make_pretrain(out, inputs={"extract": extract.folder}, used={name: hashes[name] for name in SEEN})

@@ -26,7 +26,7 @@ import pandas as pd
 from rspnet_cli.errors import InputError
 from rspnet_cli.evaluation.open_features import ADVICE, FEATURES, VIDEOS, check_features
 from rspnet_cli.evaluation.videos import LabelledVideos, split_numbers
-from rspnet_cli.files import atomic_path, write_atomic
+from rspnet_cli.files import atomic_path
 from rspnet_cli.tables import FEATURE_VIDEOS
 from rspnet_cli.tensors import InParts, check_shape, open_tensors, write_tensors
 from rspnet_cli.videos.seen import num_seen
@@ -75,9 +75,9 @@ def write_features(folder: Path, table: FeatureTable, clip_features: InParts | N
     names = table.class_names
     listed = [names.get(label, "") for label in range(max(names, default=-1) + 1)]
     write_tensors(folder / FEATURES, tensors, table.metadata | {"class_names": json.dumps(listed)})
-    words = table.videos[_header(table)].copy()
-    words["label"] = [str(label) if label >= 0 else "" for label in table.label]
-    write_atomic(folder / VIDEOS, words.to_csv(index=False, lineterminator="\n"))
+    label = pd.arrays.IntegerArray(table.label, table.label < 0)  # written as nothing where there is none
+    with atomic_path(folder / VIDEOS) as temporary:
+        table.videos[_header(table)].assign(label=label).to_csv(temporary, index=False, lineterminator="\n")
 
 
 def _header(table: FeatureTable) -> list[str]:

@@ -12,22 +12,25 @@ def group_folds(classes: np.ndarray, groups: np.ndarray, *, num_folds: int, seed
     rarest so far, then where there are fewest videos. So a class whose videos lie in g groups of its own is in min(g, num_folds) folds,
     and folds can stay empty when there are fewer groups than folds.
     """
-    _, column = np.unique(classes, return_inverse=True)
-    names, number = np.unique(groups, return_inverse=True)
-    members = np.zeros((len(names), column.max() + 1))  # (groups, classes) videos
-    np.add.at(members, (number, column), 1)
-    shares = members / members.sum(axis=0)  # of each class
+    _, column, of_class = np.unique(classes, return_inverse=True, return_counts=True)
+    names, number, members = np.unique(groups, return_inverse=True, return_counts=True)
+    # The classes of each group with their videos, group by group: mostly one, where a matrix of all would be gigabytes.
+    pairs, videos = np.unique(number * len(of_class) + column, return_counts=True)
+    owner, label = np.divmod(pairs, len(of_class))
+    shares = videos / of_class[label]  # of each class
+    starts = np.searchsorted(owner, np.arange(len(names) + 1))
     order = np.random.default_rng(seed).permutation(len(names))
-    order = order[np.argsort(-members.sum(axis=1)[order], kind="stable")]
-    held = np.zeros((num_folds, members.shape[1]))
+    order = order[np.argsort(-members[order], kind="stable")]
+    held = np.zeros((num_folds, len(of_class)))
     sizes = np.zeros(num_folds)
     fold_of_group = np.zeros(len(names), np.int64)
     for group in order:
-        crowding = np.round(held @ shares[group], 9)  # rounded: equal crowding must compare equal
+        own = slice(starts[group], starts[group + 1])
+        crowding = np.round(held[:, label[own]] @ shares[own], 9)  # rounded: equal crowding must compare equal
         fold = int(np.lexsort((sizes, crowding))[0])
         fold_of_group[group] = fold
-        held[fold] += shares[group]
-        sizes[fold] += members[group].sum()
+        held[fold, label[own]] += shares[own]
+        sizes[fold] += members[group]
     return fold_of_group[number]
 
 

@@ -43,13 +43,13 @@ class Task:
         known = np.isin(np.arange(len(self.labels)), self.columns[self.train])
         return np.where(known, scores, -np.inf)
 
-    def parts(self) -> list[str]:
-        """For each video: train, validation, test, or "" for none of them."""
-        names = np.full(len(self.columns), "", object)
-        names[self.train] = "train"
-        names[self.selection] = "validation"
-        names[self.part.test] = "test"  # also where these are the selection
-        return [str(name) for name in names]
+    def parts(self) -> np.ndarray:
+        """(V,) bytes: train, validation, test, or nothing for none of them."""
+        names = np.zeros(len(self.columns), "S10")
+        names[self.train] = b"train"
+        names[self.selection] = b"validation"
+        names[self.part.test] = b"test"  # also where these are the selection
+        return names
 
 
 def split_numbers(videos: LabelledVideos, *, seed: int) -> list[str]:

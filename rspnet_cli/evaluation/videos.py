@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,10 @@ _SPLIT = re.compile(r"split_([1-9]\d*)")
 
 @dataclass(frozen=True)
 class LabelledVideos:
-    """V videos. `videos` has a RangeIndex and the columns id, label (int64, -1 for none), label_name, group, split_N (str, "" for none)."""
+    """V videos. `videos` has a RangeIndex and the columns id, label (int64, -1 for none), label_name, group, split_N (str, "" for none).
+
+    Of an extraction, which may be of millions, label_name and split_N are categories and group is its number.
+    """
 
     videos: pd.DataFrame
 
@@ -34,27 +38,30 @@ class LabelledVideos:
         """The numbers of the splits there are."""
         return split_numbers(self.videos)
 
-    @property
+    @cached_property
     def class_names(self) -> dict[int, str]:
         """Label -> class name, of the labels that occur."""
-        labelled = self.videos[self.videos["label"] >= 0].drop_duplicates("label").sort_values("label")
-        return dict(zip(labelled["label"].tolist(), labelled["label_name"].tolist(), strict=True))
+        first = self.videos["label"].drop_duplicates().sort_values()
+        labels = first[first >= 0]
+        return dict(zip(labels.tolist(), self.videos["label_name"].loc[labels.index].tolist(), strict=True))
 
 
 def labelled_videos(table: FramesTable) -> LabelledVideos:
-    """The videos of an extraction, row by row; beside the columns of LabelledVideos also source, frames and fps."""
-    rows = table.rows
-    videos = rows[["id", "source", "label_name", "group", *table.split_columns]].astype("str").reset_index(drop=True)
-    videos["label"] = rows["label"].fillna(-1).to_numpy(np.int64)
-    videos["frames"], videos["fps"] = table.frames, table.fps
-    return LabelledVideos(videos)
+    """The videos of an extraction, row by row."""
+    groups = group_numbers(table.read("group"))  # by itself: half the memory at the peak
+    repeated = ["label_name", *table.split_columns]
+    videos = table.read("id", "label", *repeated, categories=repeated)
+    return LabelledVideos(videos.assign(label=videos["label"].to_numpy(np.int64, na_value=-1), group=groups))
 
 
 def group_numbers(videos: pd.DataFrame) -> np.ndarray:
     """(V,) int64 group of every video, numbered by first appearance; a video without a group is a group by itself."""
-    # The prefixes keep a group from meeting a video whose id happens to be the group's name.
-    names = ("group " + videos["group"]).where(videos["group"] != "", "video " + videos["id"])
-    return pd.factorize(names)[0].astype(np.int64)
+    if videos["group"].dtype == np.int64:  # they are numbers already
+        return videos["group"].to_numpy()
+    alone = (videos["group"] == "").to_numpy()
+    numbers = pd.factorize(videos["group"])[0].astype(np.int64)
+    numbers[alone] = len(videos) + np.arange(np.count_nonzero(alone))  # beyond those of all groups
+    return np.asarray(pd.factorize(numbers)[0], np.int64)
 
 
 def split_numbers(videos: pd.DataFrame) -> list[int]:

@@ -43,9 +43,9 @@ class Clips:
         """Make clips in order, until the next one would not fit into `room_bytes`. A video's id alone stands for its middle."""
         if self.frames is None:
             return
-        rows = {video_id: row for row, video_id in enumerate(self.frames.ids)}
-        moments = (Moment(item) if isinstance(item, str) else item for item in wanted)
-        known = [moment for moment in dict.fromkeys(moments) if moment.video_id in rows]
+        moments = dict.fromkeys(Moment(item) if isinstance(item, str) else item for item in wanted)
+        rows = self.frames.rows_of({moment.video_id for moment in moments})
+        known = [moment for moment in moments if moment.video_id in rows]
         for moment in report.track(known, total=len(known), unit="clips", name=name):
             row = rows[moment.video_id]
             try:

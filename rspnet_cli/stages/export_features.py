@@ -35,14 +35,14 @@ from rspnet_cli.evaluation.features import describe_videos, load_clips, split_pi
 from rspnet_cli.evaluation.features_file import FEATURES, VIDEOS, FeatureTable, write_also, write_features
 from rspnet_cli.evaluation.gallery import Gallery, reference_gallery, resolved_gallery
 from rspnet_cli.evaluation.open_features import STATISTICS
-from rspnet_cli.evaluation.videos import labelled_videos
 from rspnet_cli.manifest import ENCODER_STAGES, SHARD_SUFFIX, Manifest, read_manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.shards import Shard, refuse_other_siblings
 from rspnet_cli.stage import Stage, begin_stage, find_finished
+from rspnet_cli.tables.arrays import places
 from rspnet_cli.tensors import check_shape, open_tensors, write_tensors
 from rspnet_cli.videos.frames import FramesTable, frames_of, read_frames
-from rspnet_cli.videos.seen import seen_videos, trained_videos
+from rspnet_cli.videos.seen import seen_videos, used_videos
 
 NAME = "export-features"
 _AGAIN = "delete it and type the same command again"
@@ -178,9 +178,10 @@ def _describe(
         for piece, (features, times_s) in zip(missing, described, strict=True):
             finite = np.isfinite(features).all(axis=(1, 2))
             if not finite.all():
+                (video_id,) = table.ids_of([piece[int(np.argmin(finite))]])
                 raise RspnetError(
-                    f"The features of video {table.ids[piece[int(np.argmin(finite))]]} are not finite: the encoder has diverged or "
-                    "overflows; name another --checkpoint, or --precision fp32."
+                    f"The features of video {video_id} are not finite: the encoder has diverged or overflows; name another --checkpoint, "
+                    "or --precision fp32."
                 )
             write_tensors(_piece_path(stage, piece), {"clip_features": features, "clip_times_s": times_s}, {})
         for _ in tracked:  # lets the progress write its last line
@@ -244,8 +245,7 @@ def _train_videos(stage: Stage, table: FramesTable) -> tuple[FramesTable, np.nda
         return table, rows
     extract = training.input("extract", verify=False)
     trained = table if extract.digest == table.manifest.digest else read_frames(extract)
-    used = set(trained_videos(training).query("used")["id"])
-    rows = np.array([row for row, name in enumerate(trained.ids) if name in used])
+    rows = np.flatnonzero(places(trained.array("id"), used_videos(training, "id")) >= 0)
     if not len(rows):
         raise InputError(
             f"None of the videos that {training.path} trained on is in {extract.path}: put back the extraction it was made from."
@@ -254,7 +254,7 @@ def _train_videos(stage: Stage, table: FramesTable) -> tuple[FramesTable, np.nda
 
 
 def _warn_of_enlarging(encoder: PretrainedEncoder, table: FramesTable, report: Reporter) -> None:
-    small = int((table.rows[["width", "height"]].min(axis=1) < encoder.size).sum())
+    small = int((np.minimum(table.files.width, table.files.height) < encoder.size).sum())
     if small:
         report.warn(f"{small} of {len(table)} videos are stored smaller than the {encoder.size} pixels of the encoder's clips: enlarged.")
 
@@ -276,7 +276,7 @@ def _write_results(
         clip_features=described,
         clip_times_s=clip_times_s,
         video_index=np.arange(rows.start, rows.stop, dtype=np.int64),
-        videos=_video_rows(config, stage, table, gallery).iloc[rows].reset_index(drop=True),
+        videos=_video_rows(config, stage, table, rows, gallery),
         metadata=feature_facts(config, encoder, gallery, num_statistics_clips, **origins),
     )
     write_features(stage.work, features)
@@ -290,11 +290,14 @@ def _write_results(
     )
 
 
-def _video_rows(config: ExportConfig, stage: Stage, table: FramesTable, gallery: Gallery | None) -> pd.DataFrame:
+def _video_rows(config: ExportConfig, stage: Stage, table: FramesTable, rows: slice, gallery: Gallery | None) -> pd.DataFrame:
     """The columns of the export's videos.csv, typed as FeatureTable wants them."""
-    videos = labelled_videos(table).videos
-    if gallery is not None:
-        videos.loc[gallery.dropped, f"split_{gallery.split}"] = "unused"
     # By the hash of the source: also true of another extraction, and of a copy of a video under another name.
-    videos["seen"] = seen_videos(None if config.random_init else _encoder_manifest(stage), table.rows["sha256"])
+    sources = (piece["sha256"] for piece in table.pieces("sha256", rows=rows))
+    seen = seen_videos(None if config.random_init else _encoder_manifest(stage), sources)
+    videos = table.read("id", "source", "label", "label_name", "group", *table.split_columns, rows=rows)
+    videos["label"] = videos["label"].to_numpy(np.int64, na_value=-1)
+    if gallery is not None:
+        videos.loc[np.isin(np.arange(rows.start, rows.stop), gallery.dropped), f"split_{gallery.split}"] = "unused"
+    videos["frames"], videos["fps"], videos["seen"] = table.frames[rows], table.fps[rows], seen
     return videos

@@ -11,11 +11,10 @@ import torch
 from rspnet_cli import distributed
 from rspnet_cli.config import PretrainConfig
 from rspnet_cli.devices import resolve_device, warn_of_emulated_bf16
-from rspnet_cli.files import write_atomic
 from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.stage import Stage, begin_stage
-from rspnet_cli.tables import METRICS, PRETRAIN_VIDEOS, TIMINGS, csv_bytes
+from rspnet_cli.tables import METRICS, PRETRAIN_VIDEOS, TIMINGS
 from rspnet_cli.tensors import write_tensors
 from rspnet_cli.training.checkpoint import Checkpoints, state_arrays
 from rspnet_cli.training.fit import compiles_augmentation, prepare_compiling, resolve, warn_of_accumulation
@@ -27,6 +26,7 @@ from rspnet_cli.training.plan import Plan, Position
 from rspnet_cli.training.pretraining import build_moco, check_fit, epochs_to_fill, pretraining_step, ready_to_train
 from rspnet_cli.training.trackers import TRACKERS
 from rspnet_cli.videos.frames import FramesTable, read_frames
+from rspnet_cli.videos.seen import write_trained_videos
 
 
 def pretrain(config: PretrainConfig, *, frames: Path, out: Path, force: bool = False, report: Reporter | None = None) -> Manifest:
@@ -51,9 +51,13 @@ def pretrain(config: PretrainConfig, *, frames: Path, out: Path, force: bool = F
                 warn_of_accumulation(config.optim, report)
             warn_of_emulated_bf16(config.run.precision, device, report)
             with distributed.may_fail_on_one_rank():
+                if distributed.is_main() and not (stage.work / PRETRAIN_VIDEOS.file).exists():
+                    used = np.full(len(table), b"False")
+                    used[rows] = b"True"
+                    write_trained_videos(stage.work, PRETRAIN_VIDEOS, table, {"used": used})
                 position, queue_filled = _train(config, stage, table, rows, device, report)
             if distributed.is_main():
-                _write_results(stage, config, table, rows, position, queue_filled)
+                _write_results(stage, config, len(rows), position, queue_filled)
             distributed.barrier()
             return stage.manifest or read_manifest(out, stage="pretrain", verify=False)
 
@@ -106,21 +110,13 @@ def _train(
     return position, full_from < optim.epochs
 
 
-def _write_results(
-    stage: Stage, config: PretrainConfig, table: FramesTable, rows: np.ndarray, position: Position, queue_filled: bool
-) -> None:
-    used = np.zeros(len(table), dtype=bool)
-    used[rows] = True
-    # The source's hash tells whether a video of another extraction was trained on.
-    hashes = table.rows["sha256"].tolist()
-    videos = ({"id": name, "used": bool(flag), "sha256": digest} for name, flag, digest in zip(table.ids, used, hashes, strict=True))
-    write_atomic(stage.work / PRETRAIN_VIDEOS.file, csv_bytes(PRETRAIN_VIDEOS.header(), videos))
+def _write_results(stage: Stage, config: PretrainConfig, num_videos: int, position: Position, queue_filled: bool) -> None:
     last = position.last
     avid = {key: last[key] if queue_filled else None for key in ("avid_top1", "avid_top5")}
     results: dict[str, Any] = {
-        "videos": len(rows),
+        "videos": num_videos,
         "epochs": position.epoch,
-        "steps": position.epoch * config.optim.steps_per_epoch(len(rows), distributed.world_size()),
+        "steps": position.epoch * config.optim.steps_per_epoch(num_videos, distributed.world_size()),
         **{key: last[key] for key in ("loss", "loss_avid", "loss_rsp")},
         **avid,
         "rsp_accuracy": last["rsp_accuracy"],

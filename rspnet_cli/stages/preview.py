@@ -116,6 +116,8 @@ def drawn_pairs(config: PretrainConfig, table: FramesTable, rows: np.ndarray, de
     # Of a batch no more than is shown: what becomes of a clip does not depend on the others.
     wanted = -(-count // config.optim.batch_size)
     requests = [batch[:count] for batch in islice(clips.order(divmod(step - 1, clips.steps_per_epoch)), wanted)]
+    asked = [request.row for batch in requests for request in batch]
+    ids = dict(zip(asked, table.ids_of(asked), strict=True))
     with closing(clips.load(requests)) as batches:
         for number, batch in enumerate(batches, start=step - 1):
             draw = clips.draw(*divmod(number, clips.steps_per_epoch))
@@ -130,7 +132,7 @@ def drawn_pairs(config: PretrainConfig, table: FramesTable, rows: np.ndarray, de
                 draws = [batch.clips[side].draws[place] for side in (0, 1, 1)]
                 named = zip(("query", "key", "other key"), (own, own, other), [frames[place] for frames in played], draws, strict=True)
                 first, second, third = (Clip(*parts) for parts in named)
-                pairs.append(Pair(table.ids[row], number + 1, (first, second, third)))
+                pairs.append(Pair(ids[row], number + 1, (first, second, third)))
     return pairs[:count]
 
 

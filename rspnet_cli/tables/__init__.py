@@ -22,11 +22,12 @@ from rspnet_cli.tables.columns import (
     VIDEOS,
 )
 from rspnet_cli.tables.plain_text import from_plain_text, plain_text
-from rspnet_cli.tables.table import Column, Table, csv_bytes, csv_line, read_rows, read_table
+from rspnet_cli.tables.table import EVERY_ROW, Column, Table, csv_bytes, csv_line, read_header, read_rows, read_table
 
 __all__ = [
     "CLASSES",
     "EPOCHS",
+    "EVERY_ROW",
     "FAILURES",
     "FEATURE_VIDEOS",
     "FILES",
@@ -50,6 +51,7 @@ __all__ = [
     "csv_line",
     "from_plain_text",
     "plain_text",
+    "read_header",
     "read_rows",
     "read_table",
 ]

@@ -47,7 +47,7 @@ def read_class_names(path: Path, num_classes: int) -> ClassNames:
 def _of_manifest(path: Path) -> ClassNames:
     manifest = read_manifest(path, stage=("extract", "finetune"))
     table = CLASSES if manifest.stage == "finetune" else VIDEOS
-    rows = read_table(manifest.artifact_path(table.file), table)[["label", "label_name"]].dropna(subset="label")
+    rows = read_table(manifest.artifact_path(table.file), table, ("label", "label_name"), categories=("label_name",)).dropna(subset="label")
     # Rows of the last layer stand for the labels in ascending order, as in a fine-tuning here.
     known = rows.drop_duplicates("label").sort_values("label")
     return ClassNames(known["label"].tolist(), known["label_name"].tolist(), manifest.classes_sha256)

@@ -46,7 +46,7 @@ def test_a_worker_is_given_no_python_object_per_video(kind: str, extracted: Mani
         sizes.append(len(pickled))
     assert objects[0] == objects[1], "every list, string or number is an operation of its own"
     per_video = (sizes[1] - sizes[0]) / (len(many.files.frames) - len(few.files.frames))
-    assert per_video < 150  # 64 of a hash, 4 or 8 of each number, and the path
+    assert per_video < 100  # 32 of a hash, 4 or 8 of each number, and the path
 
 
 class FrozenObjects:
@@ -65,6 +65,6 @@ def test_a_worker_does_not_look_through_its_parents_objects_for_garbage() -> Non
 
 def test_a_path_is_the_file_that_the_table_names(extracted: Manifest) -> None:
     table = read_frames(extracted)
-    assert [table.path(row) for row in range(len(table))] == [extracted.folder / name for name in table.rows["frames_file"]]
+    assert [table.path(row) for row in range(len(table))] == [extracted.folder / name for name in table.read()["frames_file"]]
     assert all(table.path(row).is_file() for row in range(len(table)))
     assert isinstance(table.path(0), Path)

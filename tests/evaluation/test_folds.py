@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -45,6 +47,41 @@ def test_no_class_loses_its_last_training_video_to_validation(videos: list[tuple
     assert not np.isin(classes[part], alone).any()
     if own:
         assert set(classes[~part].tolist()) == set(classes.tolist())
+
+
+def plain_folds(classes: np.ndarray, groups: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
+    """The same by a matrix of all groups and classes."""
+    labels, names = np.unique(classes), np.unique(groups)
+    members = np.array([[np.sum((groups == name) & (classes == label)) for label in labels] for name in names])
+    shares = members / members.sum(axis=0)
+    order = np.random.default_rng(seed).permutation(len(names))
+    held, sizes, folds = np.zeros((num_folds, len(labels))), np.zeros(num_folds), np.zeros(len(groups), np.int64)
+    for group in sorted(order, key=lambda group: -members[group].sum()):
+        crowding = [(round(float(held[fold] @ shares[group]), 9), sizes[fold], fold) for fold in range(num_folds)]
+        fold = min(crowding)[2]
+        folds[groups == names[group]] = fold
+        held[fold] += shares[group]
+        sizes[fold] += members[group].sum()
+    return folds
+
+
+@given(videos_of, st.booleans(), st.integers(2, 6), st.integers(0, 50))
+def test_folds_are_those_of_a_plain_deal(videos: list[tuple[int, int]], own: bool, num_folds: int, seed: int) -> None:
+    classes = np.array([label for label, _ in videos])
+    groups = np.array([group + (10 * label if own else 0) for label, group in videos])
+    np.testing.assert_array_equal(
+        group_folds(classes, groups, num_folds=num_folds, seed=seed), plain_folds(classes, groups, num_folds, seed)
+    )
+
+
+def test_memory_does_not_grow_with_groups_times_classes() -> None:
+    videos = np.arange(4_000)
+    tracemalloc.start()
+    try:
+        group_folds(videos % 1_000, videos // 2, num_folds=5, seed=0)
+        assert tracemalloc.get_traced_memory()[1] < 2_000 * 1_000 * 8 / 4  # a matrix of 2,000 groups and 1,000 classes has 16 MB
+    finally:
+        tracemalloc.stop()
 
 
 def test_equal_classes_are_dealt_equally() -> None:

@@ -377,9 +377,9 @@ def test_a_fine_tuned_encoder_describes_clips_and_videos_and_can_be_tuned_again(
     assert again.config["model"]["checkpoint"] == "best"
     assert [ref.stage for ref in again.inputs] == ["extract", "finetune"]
     own = set(read_table(again.folder / "videos.csv", FINETUNE_VIDEOS).query("used")["id"])
-    rows = read_frames(extract).rows
-    seen_by = seen_videos(again, rows["sha256"])
-    assert set(rows["id"][seen_by]) == used | own
+    table = read_frames(extract)
+    seen_by = seen_videos(again, [table.array("sha256")])
+    assert set(table.read("id")["id"][seen_by]) == used | own
     assert num_seen(seen_by) == len(used | own)
 
 
@@ -397,8 +397,7 @@ def test_an_imported_encoder_is_tuned_on_the_videos_that_are_named_and_what_it_s
     assert manifest.results["queries_seen"] is None
     assert set(read_table(manifest.folder / "videos.csv", FINETUNE_VIDEOS)["seen"]) == {""}
     # A training here on top: what it used is known to be seen, of the others nobody knows.
-    rows = read_frames(extract).rows
-    seen = seen_videos(manifest, rows["sha256"])
+    seen = seen_videos(manifest, [read_frames(extract).array("sha256")])
     used = read_table(manifest.folder / "videos.csv", FINETUNE_VIDEOS)["used"]
     assert seen[used].tolist() == [True] * int(used.sum())
     assert seen[~used].isna().all()

@@ -30,7 +30,7 @@ from rspnet_cli.manifest import Manifest, read_manifest
 from rspnet_cli.progress import Reporter
 from rspnet_cli.stage import Stage, begin_stage
 from rspnet_cli.stages.finetune.network import first_classifier
-from rspnet_cli.stages.finetune.results import encoder_of, write_results
+from rspnet_cli.stages.finetune.results import encoder_of, write_results, write_videos
 from rspnet_cli.tables import FINETUNE_METRICS
 from rspnet_cli.training.checkpoint import Checkpoints
 from rspnet_cli.training.classification import ClassificationFigures, classification_step
@@ -58,10 +58,11 @@ def finetune_one_split(
         warn_of_emulated_bf16(config.run.precision, device, report)
         run = _Run(config, stage, table, task, device, report)
         with distributed.may_fail_on_one_rank():
+            seen = write_videos(stage, table, task) if distributed.is_main() else None
             position = run.train() if config.optim.epochs else Position()
             logits = run.test()
-        if distributed.is_main():
-            write_results(config, stage, table, task, position, logits)
+        if seen is not None:
+            write_results(config, stage, task, seen, position, logits)
         distributed.barrier()
         return stage.manifest or read_manifest(out, stage="finetune", verify=False)
 

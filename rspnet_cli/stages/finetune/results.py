@@ -30,7 +30,7 @@ from rspnet_cli.training.checkpoint import Checkpoints
 from rspnet_cli.training.plan import Position
 from rspnet_cli.training.trackers import TRACKERS
 from rspnet_cli.videos.frames import FramesTable
-from rspnet_cli.videos.seen import num_seen, seen_videos
+from rspnet_cli.videos.seen import num_seen, seen_videos, write_trained_videos
 
 
 def encoder_of(stage: Stage) -> Manifest | None:
@@ -38,11 +38,23 @@ def encoder_of(stage: Stage) -> Manifest | None:
     return next((stage.inputs[name] for name in ENCODER_STAGES if name in stage.inputs), None)
 
 
-def write_results(config: FinetuneConfig, stage: Stage, table: FramesTable, task: Task, position: Position, logits: np.ndarray) -> None:
-    """Name what came of a fine-tuning: figures, tables, classes, the network; and finish the stage. logits: (Q, K) of the test videos."""
+def write_videos(stage: Stage, table: FramesTable, task: Task) -> pd.Series:
+    """Note which videos are for what, before they are used. Returns whether the encoder saw them before, (V,) boolean (`seen_videos`)."""
+    seen = seen_videos(encoder_of(stage), (piece["sha256"] for piece in table.pieces("sha256")))
+    used = np.full(len(table), b"False")
+    used[task.train] = b"True"
+    known = np.array([b"False", b"True", b""])[seen.to_numpy(np.int8, na_value=2)]
+    write_trained_videos(stage.work, FINETUNE_VIDEOS, table, {"used": used, "part": task.parts(), "seen": known})
+    return seen
+
+
+def write_results(config: FinetuneConfig, stage: Stage, task: Task, seen: pd.Series, position: Position, logits: np.ndarray) -> None:
+    """Name what came of a fine-tuning: figures, tables, classes, the network; and finish the stage.
+
+    seen: of `write_videos`. logits: (Q, K) of the test videos.
+    """
     videos, rows = task.videos, task.part.test
     encoder = encoder_of(stage)
-    seen = seen_videos(encoder, table.rows["sha256"])
     outcome = Outcome.nothing(len(rows))
     outcome.fill(np.arange(len(rows)), task.only_known(logits), task.columns[rows], task.labels)
     results: dict[str, Any] = {
@@ -70,7 +82,6 @@ def write_results(config: FinetuneConfig, stage: Stage, table: FramesTable, task
         predictions=FINETUNE_PREDICTIONS,
         per_class=FINETUNE_PER_CLASS,
     )
-    _write_videos(stage, table, task, seen)
     classes = ({"label": label, "label_name": videos.class_names[label]} for label in task.labels.tolist())
     write_atomic(stage.work / CLASSES.file, csv_bytes(CLASSES.header(), classes))
     if position.epoch:
@@ -88,12 +99,3 @@ def write_results(config: FinetuneConfig, stage: Stage, table: FramesTable, task
         classes_sha256=stage.inputs["extract"].classes_sha256,
         environment={"device": config.run.device, "workers": config.run.workers, "tracker": config.run.tracker},
     )
-
-
-def _write_videos(stage: Stage, table: FramesTable, task: Task, seen: pd.Series) -> None:
-    used = np.zeros(len(table), dtype=bool)
-    used[task.train] = True
-    known = seen.astype(object).where(seen.notna(), None).tolist()
-    columns = (table.ids, used.tolist(), task.parts(), known, table.rows["sha256"].tolist())
-    rows = (dict(zip(FINETUNE_VIDEOS.header(), values, strict=True)) for values in zip(*columns, strict=True))
-    write_atomic(stage.work / FINETUNE_VIDEOS.file, csv_bytes(FINETUNE_VIDEOS.header(), rows))

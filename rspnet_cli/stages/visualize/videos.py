@@ -14,7 +14,6 @@ from rspnet_cli.config import ExtractConfig, VisualizeConfig
 from rspnet_cli.devices import num_cpus
 from rspnet_cli.encoder.load import TrainedAs
 from rspnet_cli.evaluation.features import StoredVideos
-from rspnet_cli.evaluation.videos import labelled_videos
 from rspnet_cli.files import temporary_folder
 from rspnet_cli.manifest import Manifest, manifest_file, read_manifest
 from rspnet_cli.progress import Reporter
@@ -63,11 +62,11 @@ def chosen_videos(
     classes. What is none of these, and a file that cannot be decoded, is there with the reason. Raises InputError.
     """
     table = _table(trained, frames, default_frames, needed=not typed)
-    ids = table.ids if table is not None else []
     if table is not None and not typed:
-        rows = balanced(labelled_videos(table).label, config.count, config.seed).tolist()
-        yield [ChosenVideo(ids[row], ids[row], table.files, row) for row in rows]
+        rows = balanced(table.array("label"), config.count, config.seed).tolist()
+        yield [ChosenVideo(video_id, video_id, table.files, row) for video_id, row in zip(table.ids_of(rows), rows, strict=True)]
         return
+    ids = table.ids if table is not None else []
     wanted: dict[str | Path | NotShown, None] = {}  # ids, files and failures, each once
     for text in typed:
         wanted |= dict.fromkeys(_meant(text, ids))
