@@ -177,18 +177,21 @@ def _columns(factors: Tensor) -> list[Tensor]:
 def compiled_whole_batch(pixels: Tensor, first: Tensor, *more: Tensor, planes: bool, order: str, dtype: torch.dtype) -> Tensor:
     """`whole_batch` in few kernels."""
     _of_any_size(pixels, 0, 1)
-    _of_any_size(first, 1)
+    _of_any_size(first, 0, 1)
+    for table in more:
+        _of_any_size(table, 0)
     return _compiled(whole_batch)(pixels, first, *more, planes=planes, order=order, dtype=dtype)
 
 
 def compiled_resized_batch(clips: Tensor, factors: Tensor, *, order: str, dtype: torch.dtype) -> Tensor:
     """`resized_batch` in few kernels."""
-    _of_any_size(clips, 2)
+    _of_any_size(clips, 0, 2)
+    _of_any_size(factors, 0)
     return _compiled(resized_batch)(clips, factors, order=order, dtype=dtype)
 
 
 def _of_any_size(tensor: Tensor, *dims: int) -> None:
-    """What is compiled for this tensor is right for other sizes of these dimensions, too: they change from batch to batch."""
+    """What is compiled for this tensor is right for other sizes of these dimensions, too: from batch to batch, and after a trial."""
     for dim in dims:
         torch._dynamo.maybe_mark_dynamic(tensor, dim)
 

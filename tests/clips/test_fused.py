@@ -99,8 +99,8 @@ def test_compiled_it_is_few_kernels_for_batches_of_any_size_and_the_same_clips(o
     augmentation = Augmentation(SIZE, False, order, CPU, fused=True)
     kernels = []
     with torch._inductor.config.patch({"cpp.simdlen": 1}):  # vectors take as long to compile once more
-        for frames, size in ((3, (18, 22)), (6, (18, 22)), (4, (25, 14))):
-            crops = batch_of_planes(order, 12, frames=frames, size=size)
+        for count, frames, size in ((12, 3, (18, 22)), (12, 6, (18, 22)), (15, 4, (25, 14))):
+            crops = batch_of_planes(order, count, frames=frames, size=size)
             expected = Augmentation(SIZE, False, order, CPU)(crops)
             clips = augmentation(crops)
             assert clips.is_contiguous(memory_format=torch.channels_last_3d)
