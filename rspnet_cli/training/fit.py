@@ -91,7 +91,7 @@ def compiles_augmentation(stage: str, augmentation: Augmentation, report: Report
     """Whether a training's clips are augmented in few kernels: on a GPU where torch.compile makes them right. Says so, or what is wrong."""
     if augmentation.device.type != "cuda":
         return False
-    report.info(f"{stage}: compiling the augmentation, which takes a minute or less.")
+    report.info(f"{stage}: compiling the augmentation, which takes a while.")
     fault = compiler_fault(augmentation.device)
     if not fault and (wrong := fault_of_fusing(augmentation)):
         fault = f"compiled for this GPU the augmentation does not work ({wrong}): install another version of torch"
