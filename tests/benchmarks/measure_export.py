@@ -30,7 +30,7 @@ from tests.benchmarks.comparison import Row, rates
 from tests.benchmarks.natural import natural_video
 from tests.pretrained import make_pretrain
 
-NUM_VIDEOS, NUM_FRAMES = 48, 150
+NUM_VIDEOS, NUM_FRAMES = 24, 150
 SCENES = 4
 """Different videos; the others are copies of these."""
 REPEATS = 3
